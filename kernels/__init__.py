@@ -1,0 +1,1 @@
+"""Sparse attention and ParScale, with their torch references: nothing here yet."""
