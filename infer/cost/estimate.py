@@ -1,0 +1,92 @@
+"""What a strategy will cost on one problem, on paper: for `infer cost`, before anything is spent."""
+
+from dataclasses import dataclass
+
+from infer.cost.formulas import RequestCost, Serving, request_cost
+from infer.cost.hardware import Hardware
+from infer.cost.model import ModelSpec
+from infer.cost.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an estimate."""
+
+    part: str
+    tokens: int
+    """Token positions computed or sampled."""
+    flops: float
+    bytes: float
+    eflops: float
+    seconds: float
+    """Device time at the roofline: no engine is faster."""
+    dollars: float | None
+    """None where the hardware has no price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The cost of solving one problem."""
+
+    rows: list[Row]
+    """Generator prefill and decode, verifier if there is one, total."""
+    memory: float
+    """Bytes of all weights, and of the KV cache as the samples end."""
+
+
+def estimate(
+    spec: ModelSpec,
+    hardware: Hardware,
+    *,
+    samples: int,
+    tokens: int,
+    prompt: int = 256,
+    branches: int = 1,
+    verifier: ModelSpec | None = None,
+    serving: Serving | None = None,
+) -> Estimate:
+    """The cost of `samples` trajectories of `tokens` tokens behind one prompt, decoded together.
+
+    The prompt is computed once, and read from the prefix cache by the other samples. Best-of-N and majority voting
+    are `samples=n`, greedy decoding is `samples=1`; a search that keeps n trajectories and samples m next steps of each
+    (beam search, A*) is `samples=n, branches=m`: each step costs m times. The verifier, a process reward model, sees
+    every token that was generated once, behind its own cached prefix. `serving` is by default one batch of all
+    branches. Raises UserError for a dtype that the hardware has no peak for.
+    """
+    batch = samples * branches
+    serving = serving or Serving(batch=batch)
+    # one branch for each sample and step is kept, so all see contexts of the same lengths
+    branch = request_cost(spec, 0, prompt, tokens + 1, serving=serving)
+    rows = [
+        _row("generator prefill", prompt, request_cost(spec, prompt, 0, 1), spec, hardware),
+        _row("generator decode", batch * tokens, branch * batch, spec, hardware),
+    ]
+    memory = spec.params * spec.weight_bytes
+    memory += spec.kv_size * spec.kv_bytes * spec.streams * (prompt + batch * tokens)
+    if verifier is not None:
+        cost = (
+            request_cost(verifier, prompt, 0, 0)
+            + request_cost(verifier, tokens, prompt, 0, serving=Serving(batch=batch)) * batch
+        )
+        rows.append(_row("verifier", prompt + batch * tokens, cost, verifier, hardware))
+        memory += verifier.params * verifier.weight_bytes
+    return Estimate([*rows, _total(rows)], memory)
+
+
+def _row(part: str, tokens: int, cost: RequestCost, spec: ModelSpec, hardware: Hardware) -> Row:
+    runtime = Runtime(hardware, spec.dtype)
+    dollars = None if hardware.price is None else runtime.dollars(cost)
+    return Row(part, tokens, cost.flops, cost.bytes, runtime.eflops(cost), runtime.seconds(cost), dollars)
+
+
+def _total(rows: list[Row]) -> Row:
+    prices = [row.dollars for row in rows if row.dollars is not None]
+    return Row(
+        "total",
+        sum(row.tokens for row in rows),
+        sum(row.flops for row in rows),
+        sum(row.bytes for row in rows),
+        sum(row.eflops for row in rows),
+        sum(row.seconds for row in rows),
+        sum(prices) if prices else None,
+    )

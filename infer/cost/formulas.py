@@ -1,0 +1,295 @@
+"""FLOPs and bytes of prefill and decode, in closed form.
+
+    request_cost(spec, prefill=200, cached=0, generated=4000, serving=Serving(batch=32))
+
+Counted are the matrix products, two FLOPs for a multiplication and an addition, and the bytes of weights and KV cache
+that move between memory and chip. A token attends to those before it and to itself: `context` cached tokens make
+`context + 1` keys. Not counted: norms, activation functions, rotary embeddings, softmax and sampling (a percent or two
+of the FLOPs); activations and logits on their way through memory; communication between devices; the split of a long
+prefill into chunks; speculative decoding, which spends FLOPs on drafts to save passes.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infer.cost.model import Attention, LatentAttention, ModelSpec
+from infer.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """FLOPs and bytes moved."""
+
+    flops: float = 0
+    bytes: float = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def __mul__(self, factor: float) -> "Work":
+        return Work(self.flops * factor, self.bytes * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some passes cost, by cause."""
+
+    weights: Work = Work()
+    """The layers' matrices, and the embedding's rows."""
+    kv: Work = Work()
+    """Attention: queries with keys, probabilities with values, and the KV cache's traffic."""
+    logits: Work = Work()
+    """The head."""
+    passes: float = 0
+    """Forward passes; of one shared with others, this request's share."""
+
+    @property
+    def flops(self) -> float:
+        return self.weights.flops + self.kv.flops + self.logits.flops
+
+    @property
+    def bytes(self) -> float:
+        return self.weights.bytes + self.kv.bytes + self.logits.bytes
+
+    def eflops(self, intensity: float) -> float:
+        """FLOPs + intensity x bytes (Kinetics, 2506.05333, section 2); the intensity is FLOPs per byte."""
+        return self.flops + intensity * self.bytes
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.weights + other.weights, self.kv + other.kv, self.logits + other.logits, self.passes + other.passes
+        )
+
+    def __mul__(self, factor: float) -> "Cost":
+        return Cost(self.weights * factor, self.kv * factor, self.logits * factor, self.passes * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCost:
+    """What a request costs, prefill and decode apart. Added with `+`."""
+
+    prefill: Cost = Cost()
+    decode: Cost = Cost()
+
+    @property
+    def flops(self) -> float:
+        return self.prefill.flops + self.decode.flops
+
+    @property
+    def bytes(self) -> float:
+        return self.prefill.bytes + self.decode.bytes
+
+    def eflops(self, intensity: float) -> float:
+        """FLOPs + intensity x bytes."""
+        return self.flops + intensity * self.bytes
+
+    def __add__(self, other: "RequestCost") -> "RequestCost":
+        return RequestCost(self.prefill + other.prefill, self.decode + other.decode)
+
+    def __mul__(self, factor: float) -> "RequestCost":
+        return RequestCost(self.prefill * factor, self.decode * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """A decode step attends to the `k` tokens of highest score, chosen for each KV head, by scoring every key.
+
+    All keys are read and scored, then the values of the chosen tokens only. `free_choice` leaves the choice out: keys
+    and values of `k` tokens, as if an oracle named them.
+    """
+
+    k: int
+    free_choice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTopK:
+    """A decode step attends to the last `local` tokens and the `k` best blocks of `block` tokens for each KV head.
+
+    Blocks are chosen by the score of one representative key each (their mean, say), all of which are read.
+    """
+
+    k: int
+    block: int
+    local: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a request is run among others: what its share of a pass is.
+
+    `batch` requests like it go through each pass together and share what is read of the weights. `sharers` of them
+    have their prompt's KV blocks in common, read once for all in a decode step (cascade attention); 1, the default:
+    each request reads them for itself, as the usual kernels do even where the blocks are stored once. `sparse` replaces
+    full attention in decode steps; layers with a sliding window, and prefill, stay as they are.
+    """
+
+    batch: float = 1
+    sharers: float = 1
+    sparse: TopK | BlockTopK | None = None
+
+
+ALONE = Serving()
+
+
+def prefill_cost(
+    spec: ModelSpec,
+    tokens: int,
+    cached: int = 0,
+    *,
+    logits: int = 1,
+    serving: Serving = ALONE,
+    causal: bool = True,
+) -> Cost:
+    """One pass over `tokens` of a prompt behind `cached` ones, with `logits` positions through the head.
+
+    Each token attends to those before it and itself: `causal` counts just these pairs, as kernels that skip what is
+    masked do; False counts every query with every key of the pass, as a full masked product does
+    (torch.utils.flop_counter). The cached keys and values are read once, the new ones written.
+    """
+    if tokens == 0:
+        return Cost()
+    flops: float = 0
+    numbers: float = 0
+    for attention, layers in spec.attentions:
+        window = attention.window
+        reach = cached if window is None else min(cached, window - 1)
+        pairs = _sum_min(cached + 1, tokens, window) if causal else tokens * (reach + tokens)
+        pairs += tokens * spec.prefix
+        flops += layers * (attention.prefill_flops * pairs + attention.expand_flops * reach)
+        numbers += layers * attention.kv_size * (spec.prefix + reach + tokens)
+    kv = Work(spec.streams * flops, spec.streams * numbers * spec.kv_bytes)
+    return _with_weights(spec, kv, tokens=tokens, passes=1, tokens_in_pass=tokens, logits=logits, serving=serving)
+
+
+def decode_cost(
+    spec: ModelSpec, context: int, steps: int, *, serving: Serving = ALONE, shared: int | None = None
+) -> Cost:
+    """`steps` passes of one token each, the first behind `context` cached tokens.
+
+    The first `shared` tokens (default: all of `context`) are those that `serving.sharers` have in common. In each step
+    the keys and values attended to are read, the new token's written.
+    """
+    if steps == 0:
+        return Cost()
+    if shared is None:
+        shared = context
+    first = context + 1
+    always = steps * spec.prefix
+    flops: float = 0
+    numbers: float = 0
+    for attention, layers in spec.attentions:
+        window = attention.window
+        if serving.sparse is not None and window is None:
+            pair_flops, read = _sparse(attention, first, steps, shared, serving.sparse, serving.sharers)
+        else:
+            seen = _sum_min(first, steps, window)
+            own = seen if serving.sharers == 1 else _sum_min(first - shared, steps, window)
+            pair_flops = attention.decode_flops * seen
+            read = attention.kv_size * (own + (seen - own) / serving.sharers if own != seen else seen)
+        flops += layers * (pair_flops + attention.decode_flops * always)
+        numbers += layers * (read + attention.kv_size * always)
+    kv = Work(spec.streams * flops, spec.streams * numbers * spec.kv_bytes)
+    return _with_weights(spec, kv, tokens=steps, passes=steps, tokens_in_pass=1, logits=steps, serving=serving)
+
+
+def request_cost(
+    spec: ModelSpec, prefill: int, cached: int, generated: int, *, serving: Serving = ALONE
+) -> RequestCost:
+    """What one request costs: `prefill` prompt tokens computed behind `cached` ones, then `generated` tokens sampled.
+
+    The prefill gives the first token, each decode step one more; the last one is sampled, not computed. A request that
+    generates nothing (a reward model's) goes through the head once. Closed form: its time does not grow with tokens.
+    """
+    return RequestCost(
+        prefill_cost(spec, prefill, cached, serving=serving),
+        decode_cost(spec, prefill + cached, max(generated - 1, 0), serving=serving),
+    )
+
+
+def affordable_tokens(
+    spec: ModelSpec,
+    amount: float,
+    measure: Callable[[RequestCost], float],
+    *,
+    prefill: int,
+    cached: int,
+    most: int,
+    serving: Serving = ALONE,
+) -> int:
+    """The largest number of tokens, `most` at most, that a request may generate for `amount`; 0 if not even one.
+
+    Exact: measure(request_cost(n)) <= amount < measure(request_cost(n + 1)). `measure` turns a cost into the amount's
+    unit and must not fall as costs grow: `lambda cost: cost.flops`, or a hardware's eFLOPs, seconds or dollars.
+    """
+
+    def price(generated: int) -> float:
+        return measure(request_cost(spec, prefill, cached, generated, serving=serving))
+
+    return bisect_right(range(1, most + 1), amount, key=price)
+
+
+def _with_weights(
+    spec: ModelSpec, kv: Work, *, tokens: int, passes: int, tokens_in_pass: int, logits: int, serving: Serving
+) -> Cost:
+    """Adds what passes cost apart from attention. The head's network of a ParScale model counts as the head."""
+    in_pass = tokens_in_pass * serving.batch * spec.streams
+    share = passes / serving.batch if serving.batch != 1 else passes
+    read = spec.body_read(in_pass) * share + tokens * spec.hidden
+    head = spec.head.read + spec.aggregation_params
+    return Cost(
+        Work(2 * spec.matrix_params * spec.streams * tokens, read * spec.weight_bytes),
+        kv,
+        Work(2 * (spec.head.matrix_params + spec.aggregation_matrix_params) * logits, head * share * spec.weight_bytes),
+        share,
+    )
+
+
+def _sparse(
+    attention: Attention | LatentAttention,
+    first: int,
+    steps: int,
+    shared: int,
+    sparse: TopK | BlockTopK,
+    sharers: float,
+) -> tuple[float, float]:
+    """FLOPs, and numbers read, of sparse attention in one layer. What is chosen is read by each request for itself;
+    what is scanned to choose can be shared."""
+    if isinstance(attention, LatentAttention):
+        raise UserError("sparse attention over latents (multi-head latent attention) is not modelled: leave it dense")
+    keys = attention.kv_size // 2
+    match sparse:
+        case TopK(k, free_choice=True):
+            seen = _sum_min(first, steps, k)
+            return attention.decode_flops * seen, attention.kv_size * seen
+        case TopK(k):
+            seen = _sum_min(first, steps, k)
+            scanned = _sum_min(first, steps, None)
+            in_common = shared * steps
+            value_flops = attention.decode_flops - attention.score_flops
+            flops = attention.score_flops * scanned + value_flops * seen
+            return flops, keys * (scanned - in_common + in_common / sharers + seen)
+        case BlockTopK(k, block, local):
+            seen = _sum_min(first, steps, local + k * block)
+            scanned = _sum_ceil(first, steps, block)
+            in_common = shared // block * steps
+            flops = attention.decode_flops * seen + attention.score_flops * scanned
+            return flops, attention.kv_size * seen + keys * (scanned - in_common + in_common / sharers)
+
+
+def _sum_min(first: int, count: int, cap: int | None) -> int:
+    """Sum of min(t, cap) over `count` numbers t from `first` on."""
+    below = count if cap is None else min(max(cap - first + 1, 0), count)
+    total = below * (2 * first + below - 1) // 2
+    return total if cap is None else total + (count - below) * cap
+
+
+def _sum_ceil(first: int, count: int, block: int) -> int:
+    """Sum of ceil(t / block) over `count` numbers t from `first` on."""
+
+    def up_to(last: int) -> int:
+        whole, rest = divmod(last, block)
+        return block * whole * (whole + 1) // 2 + rest * (whole + 1)
+
+    return up_to(first + count - 1) - up_to(first - 1)

@@ -1,0 +1,166 @@
+"""The search tree: nodes that hold the very tokens the model produced."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Prompt = list[int] | str
+"""Token ids, or text where a server has no way to take ids."""
+
+Finish = Literal["step", "end", "length"]
+"""Why a completion stopped: at the step delimiter, at the model's end token or a stop string, or at its token limit."""
+
+Aggregation = Literal["last", "min", "prod", "mean", "max"]
+"""How the scores of a trajectory's steps become one."""
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A piece of a completion: one step, or a whole rest, sampled from its parent's prefix.
+
+    The root holds the prompt. `index` counts the siblings in the order they were asked for, so the indices from the
+    root to a node are its address. `full` says that nothing more fits behind it (context or `max_tokens`); `scores`
+    has one score for each step that ends in it, or one in all from a verifier that is not stepwise; None until the
+    verifier was asked. A `forced` node holds text that was put there, not sampled.
+    """
+
+    parent: "Node | None"
+    index: int
+    tokens: list[int]
+    num_tokens: int
+    text: str
+    finish: Finish | None = None
+    full: bool = False
+    logprobs: list[float] | None = None
+    scores: list[float] | None = None
+    scored_from: int = 0
+    """Index of the step that scores[0] belongs to: a step cut off in the parent is scored again with its rest."""
+    num_children: int = 0
+    forced: bool = False
+    length: int = field(init=False)
+    """Completion tokens from the root's end to this node's end."""
+
+    def __post_init__(self) -> None:
+        self.length = 0 if self.parent is None else self.parent.length + self.num_tokens
+
+    @classmethod
+    def of_prompt(cls, prompt: Prompt, index: int = 0) -> "Node":
+        """A root: token ids, or text. `index` below zero tells other conversations from the problem's own."""
+        if isinstance(prompt, str):
+            return cls(None, index, [], 0, prompt)
+        return cls(None, index, prompt, len(prompt), "")
+
+    @property
+    def trajectory(self) -> "list[Node]":
+        """The nodes from below the root to this one; empty for the root."""
+        nodes: list[Node] = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    @property
+    def root(self) -> "Node":
+        node = self
+        while node.parent is not None:
+            node = node.parent
+        return node
+
+    @property
+    def address(self) -> tuple[int, ...]:
+        """The indices from the root to here; the root's own in front if it opens another conversation (below zero)."""
+        indices = tuple(node.index for node in self.trajectory)
+        root = self.root
+        return (root.index, *indices) if root.index else indices
+
+    @property
+    def sampled(self) -> int:
+        """Tokens of the completion that the model sampled: all but the forced ones."""
+        return sum(node.num_tokens for node in self.trajectory if not node.forced)
+
+    @property
+    def finished(self) -> bool:
+        """The model ended its answer here."""
+        return self.finish == "end"
+
+    @property
+    def final(self) -> bool:
+        """Nothing can be sampled behind this node: it is finished, or there is no room."""
+        return self.finished or self.full
+
+    def prefix(self) -> Prompt:
+        """What a continuation is asked from: the prompt's and all tokens so far, as ids (as text without ids)."""
+        nodes, root = self.trajectory, self.root
+        if not root.tokens:
+            return root.text + "".join(node.text for node in nodes)
+        ids = list(root.tokens)
+        for node in nodes:
+            ids += node.tokens
+        return ids
+
+    @property
+    def completion(self) -> str:
+        """The text from the root's end to this node's end."""
+        return "".join(node.text for node in self.trajectory)
+
+    @property
+    def step_scores(self) -> list[float]:
+        """Scores of all steps from the root to here. A node that was not scored is an error, not a zero."""
+        scores: list[float] = []
+        for node in self.trajectory:
+            if node.scores is None:
+                raise ValueError(f"node {node.address} was not scored")
+            scores[node.scored_from :] = node.scores
+        return scores
+
+    def logprob(self) -> float | None:
+        """Mean log-probability of the completion's tokens; None where the generator was not asked for them."""
+        values: list[float] = []
+        for node in self.trajectory:
+            if node.logprobs is None:
+                return None
+            values += node.logprobs
+        return math.fsum(values) / len(values) if values else None
+
+
+def aggregate(scores: Sequence[float], how: Aggregation) -> float:
+    """One score of a trajectory from the scores of its steps (at least one)."""
+    if not scores:
+        raise ValueError("a trajectory without steps has no score")
+    match how:
+        case "last":
+            return scores[-1]
+        case "min":
+            return min(scores)
+        case "prod":
+            return math.prod(scores)
+        case "mean":
+            return math.fsum(scores) / len(scores)
+        case "max":
+            return max(scores)
+
+
+def split_steps(text: str, delimiter: str) -> list[str]:
+    """The steps of a completion, each with the delimiter that ends it; together they are the text.
+
+    A piece of white space alone (a delimiter repeated, or behind a finished step) is no step: it goes to the one before
+    it, so that nobody scores an empty step. A text of white space alone has no steps.
+    """
+    steps: list[str] = []
+    for piece in _pieces(text, delimiter):
+        if steps and (not piece.strip() or not steps[-1].strip()):
+            steps[-1] += piece
+        else:
+            steps.append(piece)
+    return steps if any(step.strip() for step in steps) else []
+
+
+def _pieces(text: str, delimiter: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find(delimiter, start)
+        end = len(text) if end < 0 else end + len(delimiter)
+        yield text[start:end]
+        start = end

@@ -1,0 +1,206 @@
+"""FLOPs equal what torch.utils.flop_counter sees in real forward passes, bytes the tensors' sizes.
+
+Eager attention multiplies every query with every key it is given, so prefill is compared with `causal=False`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from infer.cost.formulas import decode_cost, prefill_cost
+from infer.cost.model import LatentAttention, ModelSpec
+from infer.models import locate, packaged
+
+pytestmark = pytest.mark.models
+
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+    "pad_token_id": 0,
+}
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+LATENT = {
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+# full and sliding layers in turn
+MIXED = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama-bias": {"model_type": "llama", "attention_bias": True, "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "qwen3-moe": {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
+    "qwen2-moe": {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 28, **EXPERTS},
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "mistral": {"model_type": "mistral", "sliding_window": 6},
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 16, **MIXED},
+}
+LATENTS: dict[str, dict[str, Any]] = {
+    "deepseek-v2": {"model_type": "deepseek_v2", **LATENT},
+    "deepseek-v3": {"model_type": "deepseek_v3", **LATENT},
+}
+
+
+def build(config: dict[str, Any]) -> tuple[Any, ModelSpec]:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    made = transformers.AutoConfig.for_model(**{**TINY, **config})
+    made._attn_implementation = "eager"
+    made._experts_implementation = "eager"  # a product for each expert that is hit: the counter knows no grouped ones
+    model = transformers.AutoModelForCausalLM.from_config(made).eval()
+    return model, ModelSpec.from_config(model.config, dtype="float32")
+
+
+def counted(model: Any, tokens: int, cache: Any = None, **options: Any) -> tuple[int, Any]:
+    """FLOPs of a forward pass over so many tokens, and the cache after it."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ids = torch.arange(tokens)[None] % 50
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+    return counter.get_total_flops(), output.past_key_values
+
+
+def check(model: Any, spec: ModelSpec) -> None:
+    """Prefill, prefill behind a cache, and decode behind both, windows overrun on the way."""
+    flops, cache = counted(model, 11, logits_to_keep=1)
+    assert flops == prefill_cost(spec, 11, causal=False).flops
+    flops, cache = counted(model, 4, cache)
+    assert flops == prefill_cost(spec, 4, 11, logits=4, causal=False).flops
+    total = 0
+    for _ in range(3):
+        flops, cache = counted(model, 1, cache)
+        total += flops
+    assert total == decode_cost(spec, 15, 3).flops
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_flops(name: str) -> None:
+    check(*build(VARIANTS[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in packaged() if "prm" not in name])
+def test_flops_of_packaged_models(name: str) -> None:
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(locate(name), attn_implementation="eager")
+    spec = ModelSpec.from_config(model.config)
+    assert spec.params == model.num_parameters()
+    check(model, spec)
+
+
+@pytest.mark.parametrize("name", [name for name in packaged() if "prm" in name])
+def test_flops_of_packaged_reward_models(name: str) -> None:
+    """All positions go through transformers' head, one through an engine's."""
+    import torch
+    import transformers
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(locate(name), attn_implementation="eager")
+    spec = ModelSpec.from_config(model.config)
+    assert spec.params == model.num_parameters()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.ones(1, 9, dtype=torch.long))
+    assert counter.get_total_flops() == prefill_cost(spec, 9, logits=9, causal=False).flops
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_flops_of_latent_attention(name: str) -> None:
+    """transformers expands all latents in every pass: what prefill does in an engine, with a cached prefix too."""
+    model, spec = build(LATENTS[name])
+    flops, cache = counted(model, 11, logits_to_keep=1)
+    assert flops == prefill_cost(spec, 11, causal=False).flops
+    flops, cache = counted(model, 4, cache, logits_to_keep=1)
+    assert flops == prefill_cost(spec, 4, 11, causal=False).flops
+
+
+def test_absorbed_decode_of_latent_attention() -> None:
+    """A decode step written out: query and output go through the expansion, attention runs over the latents."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    context, heads, rank, nope, rope, v_dim = 9, 4, 12, 8, 4, 6
+    attention = LatentAttention(32, heads, 20, rank, nope, rope, v_dim)
+    query = torch.randn(heads, 1, nope)
+    query_rope = torch.randn(heads, 1, rope)
+    keys, keys_rope = torch.randn(heads, context, nope), torch.randn(context, rope)
+    latents = torch.randn(context, rank)
+    up_k, up_v = torch.randn(heads, nope, rank), torch.randn(heads, rank, v_dim)
+    with FlopCounterMode(display=False) as counter:
+        absorbed = query @ up_k
+        weights = (absorbed @ latents.T + query_rope @ keys_rope.T).softmax(-1)
+        output = (weights @ latents) @ up_v
+    assert counter.get_total_flops() == attention.decode_flops * context + attention.expand_flops
+    # the same as with keys and values expanded
+    keys = torch.einsum("tr,hnr->htn", latents, up_k)
+    expanded = (query @ keys.mT + query_rope @ keys_rope.T).softmax(-1) @ (latents @ up_v)
+    torch.testing.assert_close(output, expanded, rtol=1e-4, atol=1e-4)
+
+
+def test_flops_of_parallel_streams() -> None:
+    """ParScale written out: P streams in a batch, each behind its prefix; a network weighs them for one head."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, spec = build(VARIANTS["qwen3"])
+    streams, prefix, tokens = 3, 5, 7
+    spec = replace(spec, streams=streams, prefix=prefix)
+    aggregation = torch.nn.Sequential(
+        torch.nn.Linear(streams * spec.hidden, spec.hidden), torch.nn.SiLU(), torch.nn.Linear(spec.hidden, streams)
+    )
+    with torch.no_grad():
+        cache = model.model(torch.ones(streams, prefix, dtype=torch.long), use_cache=True).past_key_values
+
+        def step(ids: Any) -> int:
+            with FlopCounterMode(display=False) as counter:
+                hidden = model.model(ids.expand(streams, -1), past_key_values=cache).last_hidden_state[:, -1:]
+                weights = aggregation(hidden.transpose(0, 1).reshape(1, 1, -1)).softmax(-1)
+                model.lm_head((weights.permute(2, 0, 1) * hidden).sum(0, keepdim=True))
+            return int(counter.get_total_flops())
+
+        # the prefix of the cache itself cost no pass
+        assert step(torch.ones(1, tokens, dtype=torch.long)) == prefill_cost(spec, tokens, causal=False).flops
+        assert step(torch.ones(1, 1, dtype=torch.long)) == decode_cost(spec, tokens, 1).flops
+    trained = sum(p.numel() for p in model.parameters()) + sum(p.numel() for p in aggregation.parameters())
+    assert spec.params == trained + streams * prefix * spec.kv_size
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, *LATENTS])
+def test_bytes(name: str) -> None:
+    """A pass reads all weights (of the embedding the tokens' rows), and leaves the KV cache it was charged for."""
+    model, spec = build({**VARIANTS, **LATENTS}[name])
+    tied = model.config.tie_word_embeddings
+    body = sum(p.nbytes for n, p in model.named_parameters() if "embed_tokens" not in n and "lm_head" not in n)
+    head = (model.model.embed_tokens if tied else model.lm_head).weight.nbytes
+    rows = 1000 * spec.hidden * 4
+    cost = prefill_cost(spec, 1000)  # so many that every expert is hit
+    assert cost.weights.bytes == pytest.approx(body + rows)
+    assert cost.logits.bytes == head
+    _, cache = counted(model, 4)  # within the windows: of what slides out of one, transformers keeps nothing
+    assert prefill_cost(spec, 4).kv.bytes == cached_bytes(cache)
+    _, cache = counted(model, 1, cache)
+    assert decode_cost(spec, 4, 1).kv.bytes == cached_bytes(cache)
+
+
+def cached_bytes(cache: Any) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

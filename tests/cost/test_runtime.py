@@ -1,0 +1,142 @@
+"""Idealized runtime: the roofline by hand, the fit on times made from known lines, and a real engine."""
+
+import asyncio
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.cost.estimate import estimate
+from infer.cost.formulas import RequestCost, Serving, decode_cost, prefill_cost, request_cost
+from infer.cost.hardware import HARDWARE, Hardware, find
+from infer.cost.model import PUBLIC, ModelSpec
+from infer.cost.runtime import GRID, Line, Runtime, Shape, fit, group_cost
+from infer.errors import UserError
+
+SPEC = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-0.6B"])
+MOE = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-30B-A3B"])
+H100 = find("h100")
+
+
+def test_roofline_by_hand() -> None:
+    """Llama-3.1-8B on an H100. A decode step at batch 1 is bound by memory: 15.0 GB of weights (all but the embedding)
+    at 3.35 TB/s is 4.48 ms. 8,192 tokens of prefill are bound by compute: 2 x 6.98e9 x 8192 FLOPs of the layers,
+    4 x 4096 x 32 x 8192^2 / 2 of attention, at 989 TFLOP/s."""
+    spec = ModelSpec.from_config(PUBLIC["meta-llama/Llama-3.1-8B"])
+    runtime = Runtime(H100, "bfloat16")
+    step = RequestCost(decode=decode_cost(spec, 0, 1))
+    assert runtime.seconds(step) == pytest.approx(4.48e-3, rel=2e-3)
+    prefill = RequestCost(prefill=prefill_cost(spec, 8192))
+    assert runtime.seconds(prefill) == pytest.approx(
+        (2 * 6.979e9 * 8192 + 4 * 4096 * 32 * 8192**2 / 2) / 989.4e12, rel=2e-3
+    )
+    assert runtime.dollars(step) == pytest.approx(runtime.seconds(step) * 2.69 / 3600)
+    with pytest.raises(UserError, match="no price"):
+        Runtime(replace(H100, price=None), "bfloat16").dollars(step)
+
+
+def test_lines() -> None:
+    cost = request_cost(SPEC, 100, 0, 51)
+    roof = Runtime(H100, "bfloat16")
+    slow = Runtime(H100, "bfloat16", Line(0.5, 2), Line(0.25, 3))
+    prefill, decode = RequestCost(prefill=cost.prefill), RequestCost(decode=cost.decode)
+    assert slow.seconds(cost) == pytest.approx(0.5 + 2 * roof.seconds(prefill) + 50 * 0.25 + 3 * roof.seconds(decode))
+    assert slow.eflops(cost) == cost.flops + 989.4e12 / 3.35e12 * cost.bytes
+
+
+@pytest.mark.parametrize("spec", [SPEC, MOE], ids=["dense", "experts"])
+def test_group_cost_goes_step_by_step(spec: ModelSpec) -> None:
+    """Against each step written out: what runs in it shares the weights."""
+    shapes = [Shape(9, 0, 1), Shape(4, 2, 6), Shape(7, 0, 6), Shape(3, 0, 12)]
+    cost = group_cost(spec, shapes)
+    flops = bytes_ = 0.0
+    for step in range(1, 12):
+        running = [s for s in shapes if s.generated > step]
+        for s in running:
+            alone = decode_cost(spec, s.prefill + s.cached + step - 1, 1, serving=Serving(batch=len(running)))
+            flops += alone.flops
+            bytes_ += alone.bytes
+    assert cost.decode.flops == pytest.approx(flops)
+    assert cost.decode.bytes == pytest.approx(bytes_)
+    assert cost.decode.passes == pytest.approx(11)
+    assert cost.prefill.passes == pytest.approx(1)
+    assert cost.prefill.flops == sum(prefill_cost(spec, s.prefill, s.cached).flops for s in shapes)
+
+
+def test_fit_recovers_lines() -> None:
+    """From times with 2% of noise; a slowdown that is not there is zero, never negative."""
+    draw = random.Random(0)
+    cpu = Hardware("cpu", {"bfloat16": 1e11}, 2e10, 1e9)
+    truth = Runtime(cpu, "bfloat16", Line(0.004, 3.0), Line(0.006, 2.0))
+    times = [truth.seconds(group_cost(SPEC, group)) * draw.gauss(1, 0.02) for group in GRID]
+    found = fit(SPEC, cpu, GRID, times)
+    assert found.prefill.slowdown == pytest.approx(3, rel=0.1)
+    assert found.decode.slowdown == pytest.approx(2, rel=0.1)
+    mix = [Shape(100, 0, 80), Shape(30, 0, 20), Shape(200, 0, 50)]
+    assert found.seconds(group_cost(SPEC, mix)) == pytest.approx(truth.seconds(group_cost(SPEC, mix)), rel=0.03)
+    constant = fit(SPEC, cpu, GRID, [group_cost(SPEC, group).decode.passes + 1.0 for group in GRID])
+    assert constant.decode == Line(pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
+
+
+def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="run infer hardware --calibrate Qwen/Qwen3-0"):
+        Runtime.kept("Qwen/Qwen3-0.6B")
+    runtime = Runtime(H100, "bfloat16", Line(0.1, 2), Line(0.2, 3))
+    runtime.keep("Qwen/Qwen3-0.6B")
+    assert Runtime.kept("Qwen/Qwen3-0.6B") == runtime
+    (tmp_path / "infer" / "calibration-Qwen-Qwen3-0.6B.json").write_text("{}")
+    with pytest.raises(UserError, match="another version"):
+        Runtime.kept("Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.models
+def test_calibration_of_a_real_engine(nano_engine: Any) -> None:
+    """The fit itself is tested above, its accuracy by `benchmarks/calibration.py`: here it is only run."""
+    from infer.cost.runtime import calibrate
+    from infer.models import locate
+
+    spec = ModelSpec.from_config(json.loads((Path(locate("nano-s")) / "config.json").read_text()))
+    machine = Hardware("this", {"float32": 5e10}, 1e10, 1e9)
+    runtime = asyncio.run(calibrate(nano_engine, spec, machine, rounds=1))
+    times = [runtime.seconds(group_cost(spec, group)) for group in GRID]
+    assert all(time > 0 for time in times)
+    assert times[2] > times[1] > times[0]  # 33, 9 and 1 tokens behind the same prompt
+
+
+def test_estimate_of_best_of_n() -> None:
+    """32 samples of 8k tokens from Qwen3-0.6B with the 7B reward model, part by part."""
+    prm = ModelSpec.from_config(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
+    paper = estimate(SPEC, H100, samples=32, tokens=8000, prompt=256, verifier=prm)
+    prefill, decode, verifier, total = paper.rows
+    assert [row.part for row in paper.rows] == ["generator prefill", "generator decode", "verifier", "total"]
+    assert (prefill.tokens, decode.tokens, verifier.tokens) == (256, 256_000, 256_256)
+    # 2 FLOPs for each parameter of layers and head, and attention over 4,256 tokens on average
+    linear = 2 * (SPEC.params - SPEC.embedding_params + SPEC.head.matrix_params) * 256_000
+    attention = 4 * 16 * 128 * 28 * 4256.5 * 256_000
+    assert decode.flops == pytest.approx(linear + attention, rel=1e-3)
+    # weights once for 32 samples in each of 8,000 steps; keys and values for each
+    weights = 2 * SPEC.params * 8000
+    cache = 2 * SPEC.kv_size * 4256.5 * 256_000
+    assert decode.bytes == pytest.approx(weights + cache, rel=1e-3)
+    assert decode.seconds == pytest.approx(decode.bytes / 3.35e12)  # memory-bound
+    assert verifier.seconds == pytest.approx(verifier.flops / 989.4e12, rel=0.02)  # compute-bound
+    assert total.eflops == pytest.approx(total.flops + 295.34 * total.bytes, rel=1e-4)
+    assert total.dollars == pytest.approx(total.seconds * 2.69 / 3600)
+    assert paper.memory == 2 * (SPEC.params + prm.params + SPEC.kv_size * (256 + 256_000))
+
+
+def test_estimate_of_branches() -> None:
+    """Two next steps for each of four beams: twice the tokens of four samples, at the same contexts."""
+    beams = estimate(SPEC, H100, samples=4, tokens=1000, branches=2).rows[1]
+    samples = estimate(SPEC, H100, samples=4, tokens=1000, serving=Serving(batch=8)).rows[1]
+    assert beams.tokens == 2 * samples.tokens
+    assert beams.flops == 2 * samples.flops
+    assert beams.bytes == pytest.approx(2 * samples.bytes)
+
+
+def test_estimate_without_a_price() -> None:
+    assert estimate(SPEC, replace(HARDWARE["h100"], price=None), samples=1, tokens=10).rows[-1].dollars is None
