@@ -1,0 +1,293 @@
+"""vLLM engines under asyncio: many tasks await their own request, one loop runs the batch.
+
+On a GPU an engine is vLLM's `AsyncLLM`: its own processes, scheduling overlapped with execution, tensor and data
+parallelism. On a CPU it is an `LLMEngine` inside this process, stepped from the event loop: it starts in seconds where
+worker processes take half a minute, and several engines take turns without fighting for the cores. (vLLM keeps its
+forward context in a module-level variable, so engines that share a process must never run in two threads.)
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from infer.cost.model import ModelSpec, known_spec
+from infer.errors import UserError
+
+TURNS_BETWEEN_STEPS = 4
+"""Turns of the event loop after a step that finished requests. A waiter's next request is some awaits away (future,
+`gather`, strategy, search): let it join the very next step instead of idling through one."""
+
+
+class Engine(Protocol):
+    """A model that takes token ids and vLLM's sampling or pooling parameters."""
+
+    max_context: int
+    tokenizer: Any
+    spec: ModelSpec | None
+
+    def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> "asyncio.Future[Any]":
+        """vLLM's final output for one request; what there is at `deadline` (time.monotonic) if that comes first.
+
+        The output's prompt is charged as the engine counts it (`num_cached_tokens`). Cancelling the future aborts the
+        request; it fails with RuntimeError if the engine does or is closed. (A future, not a coroutine: at tens of
+        thousands of requests a second a task for each would be felt.)
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    async def close(self) -> None: ...
+
+
+class InProcessEngine:
+    """vLLM's `LLMEngine` in this process, stepped while anything waits."""
+
+    def __init__(self, args: Any) -> None:
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._engine = LLMEngine.from_engine_args(args)
+        self._config = self._engine.vllm_config
+        self.tokenizer = self._engine.renderer.tokenizer
+        self.max_context: int = self._config.model_config.max_model_len
+        self.spec = _spec(self._config.model_config)
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._partial: dict[str, Any] = {}
+        self._deadlines: dict[str, float] = {}
+        self._requests = 0
+        self._loop: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> asyncio.Future[Any]:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        self._requests += 1
+        name = str(self._requests)
+        self._engine.add_request(name, {"type": "token", "prompt_token_ids": prompt}, params)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(partial(self._forget, name))
+        self._waiting[name] = future
+        if deadline is not None:
+            self._deadlines[name] = deadline
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._step_while_waiting())
+        return future
+
+    def _forget(self, name: str, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() and self._waiting.pop(name, None) is not None and not self._closed:
+            self._engine.abort_request([name])
+        self._partial.pop(name, None)
+        self._deadlines.pop(name, None)
+
+    async def _step_while_waiting(self) -> None:
+        try:
+            while self._waiting:
+                finished = False
+                for output in self._engine.step():
+                    name = output.request_id
+                    if output.finished:
+                        finished |= self._resolve(name, output)
+                    else:
+                        self._partial[name] = output
+                if self._deadlines:
+                    now = time.monotonic()
+                    for name in [name for name, deadline in self._deadlines.items() if deadline <= now]:
+                        finished |= self._cut(name)
+                for _ in range(TURNS_BETWEEN_STEPS if finished else 1):
+                    await asyncio.sleep(0)
+        except Exception as error:
+            failure = RuntimeError(f"vLLM failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _resolve(self, name: str, output: Any) -> bool:
+        future = self._waiting.pop(name, None)
+        if future is None or future.done():
+            return False
+        future.set_result(output)
+        return True
+
+    def _cut(self, name: str) -> bool:
+        """Ends a request at its deadline, with what it has. One not yet scheduled waits for its first token."""
+        partial = self._partial.get(name)
+        if partial is None:
+            return False
+        self._engine.abort_request([name])
+        return self._resolve(name, partial)
+
+    def _fail(self, error: RuntimeError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def describe(self) -> dict[str, Any]:
+        return {**_describe(self._config), "engine": "in process"}
+
+    async def close(self) -> None:
+        self._closed = True
+        self._fail(RuntimeError("the engine was closed"))
+        if self._loop is not None and not self._loop.done():
+            await asyncio.gather(self._loop, return_exceptions=True)
+        self._engine.engine_core.shutdown()
+
+
+class ProcessEngine:
+    """vLLM's `AsyncLLM`: the engine in processes of its own."""
+
+    def __init__(self, args: Any) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        fields = AsyncEngineArgs.__dataclass_fields__
+        same = {name: value for name, value in vars(args).items() if name in fields}
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**same))
+        self._config = self._engine.vllm_config
+        self.tokenizer = self._engine.renderer.tokenizer
+        self.max_context: int = self._config.model_config.max_model_len
+        self.spec = _spec(self._config.model_config)
+        self._requests = 0
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> asyncio.Future[Any]:
+        self._requests += 1
+        task = asyncio.create_task(self._run(prompt, params, deadline, str(self._requests)))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _run(self, prompt: list[int], params: Any, deadline: float | None, name: str) -> Any:
+        outputs = self._outputs({"type": "token", "prompt_token_ids": prompt}, params, name)
+        last: Any = None
+        try:
+            while True:
+                left = None if deadline is None or last is None else deadline - time.monotonic()
+                last = await asyncio.wait_for(anext(outputs), left)
+        except (StopAsyncIteration, TimeoutError):
+            return last
+        except Exception as error:
+            raise RuntimeError(f"vLLM failed: {type(error).__name__}: {error}") from error
+        finally:
+            await outputs.aclose()  # aborts what is not finished
+
+    def _outputs(self, prompt: Any, params: Any, name: str) -> Any:
+        from vllm import PoolingParams
+
+        run: Callable[..., Any] = self._engine.encode if isinstance(params, PoolingParams) else self._engine.generate
+        return run(prompt, params, name)
+
+    def describe(self) -> dict[str, Any]:
+        return {**_describe(self._config), "engine": "own processes"}
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        self._engine.shutdown()
+
+
+def _spec(model: Any) -> ModelSpec | None:
+    return known_spec(model.hf_config, str(model.dtype).removeprefix("torch."), model.model)
+
+
+def _describe(config: Any) -> dict[str, Any]:
+    import torch
+    import vllm
+
+    return {
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "block_size": config.cache_config.block_size,
+        "tensor_parallel": config.parallel_config.tensor_parallel_size,
+        "data_parallel": config.parallel_config.data_parallel_size,
+    }
+
+
+def start_engine(
+    model: str | Path,
+    role: Literal["generate", "pooling"],
+    *,
+    dtype: str = "auto",
+    revision: str | None = None,
+    architecture: str | None = None,
+    max_context: int | None = None,
+    tensor_parallel: int = 1,
+    data_parallel: int = 1,
+    memory_fraction: float = 0.9,
+    log_stats: bool = False,
+) -> Engine:
+    """Loads a model into vLLM, as fits the machine.
+
+    `memory_fraction` is the share of a GPU's memory for weights and KV cache; on a CPU the KV cache takes that share
+    of a quarter of the free memory. `architecture` is a class of vLLM's to load it as, instead of the one that its
+    config.json names. `log_stats` keeps vLLM's own counters. Raises UserError for a model that can't
+    be loaded.
+    """
+    quiet_environment()
+    import torch
+    from vllm import EngineArgs
+
+    on_gpu = torch.cuda.is_available()
+    in_process = not on_gpu and tensor_parallel == data_parallel == 1
+    args: dict[str, Any] = {
+        "model": str(model),
+        "revision": revision,
+        "tokenizer_revision": revision,
+        "runner": role,
+        "dtype": dtype,
+        "max_model_len": max_context,
+        "enable_prefix_caching": True,
+        "use_tqdm_on_load": False,
+        "tensor_parallel_size": tensor_parallel,
+        "data_parallel_size": data_parallel,
+        "disable_log_stats": not log_stats,
+    }
+    if architecture is not None:
+        args["hf_overrides"] = {"architectures": [architecture]}
+    if on_gpu:
+        args["gpu_memory_utilization"] = memory_fraction
+    else:
+        # Compilation takes a minute and gains little on a CPU. Small blocks: prefixes are shared in whole blocks.
+        args |= {"enforce_eager": True, "block_size": 32, "max_num_seqs": 256}
+        args["kv_cache_memory_bytes"] = int(_free_memory() * memory_fraction / 4)
+        # A seeded request whose prefill is split over two steps crashes vLLM's CPU runner ("CPU Generator does not use
+        # offset"): never split one. The batch must then hold the longest prompt.
+        args |= {"enable_chunked_prefill": False}
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+    try:
+        engine_args = EngineArgs(**args)
+        return InProcessEngine(engine_args) if in_process else ProcessEngine(engine_args)
+    except Exception as error:
+        raise UserError(f"model {model} can't be loaded by vLLM: {_first_line(error)}") from error
+
+
+def quiet_environment() -> None:
+    """vLLM reads its settings from the environment as it is imported: no usage reports, warnings and errors only."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def device_memory() -> int | None:
+    """Bytes of memory of one GPU; None on a CPU."""
+    quiet_environment()
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
+
+
+def _free_memory() -> int:
+    """Free physical memory in bytes."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""Generators: a small protocol (`base`) and its backends, each loaded only when it is used."""

@@ -1,0 +1,196 @@
+"""JSON over HTTP with bounded concurrency, time-outs and retries, its failures told in one line each.
+
+What a retry can mend (429, 500, 502, 503, 504, a lost connection, a time-out) is tried again with exponential back-off
+and jitter. The server may have done the work of a lost reply already: it is paid for there and counted nowhere here.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, TypeVar
+
+import httpx
+
+from infer.errors import UserError
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+_TRANSIENT = {429, 500, 502, 503, 504}
+
+
+class Refused(UserError):
+    """The server understood and said no: a 4xx that no retry mends, with the server's own words."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Transient(Exception):
+    """Worth another try, after at least `wait` seconds if the server said so."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class Http:
+    """One server. At most `concurrency` requests are open at once; further ones wait for their turn.
+
+    `timeout` is the longest silence of the server in seconds: for a reply that isn't streamed, the whole time it takes.
+    `retries` is the number of further tries; the k-th waits `backoff * 2**k` seconds, half of it random, at most
+    `longest_backoff` unless the server asks for more by Retry-After.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None,
+        *,
+        concurrency: int,
+        timeout: float,
+        retries: int,
+        backoff: float,
+        longest_backoff: float = 30.0,
+    ) -> None:
+        self.retries, self.backoff, self.longest_backoff = retries, backoff, longest_backoff
+        self._turn = asyncio.Semaphore(concurrency)
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 30.0), pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=concurrency),
+        )
+
+    async def get(self, url: str) -> Json:
+        """The reply to one GET, tried once. Raises httpx.TransportError, Refused, RuntimeError."""
+        try:
+            reply = await self._client.get(url)
+            _raise_for_status(reply)
+        except _Transient as error:
+            raise RuntimeError(f"{url} failed: {error}") from error
+        return _decode(reply)
+
+    async def post(self, url: str, body: Json, *, at_once: bool = False) -> Json:
+        """The reply to a POST. Raises Refused, or RuntimeError when the retries are used up.
+
+        `at_once` takes no turn: for what is answered quickly and must not wait behind what takes long.
+        """
+
+        async def exchange() -> Json:
+            reply = await self._client.post(url, json=body)
+            _raise_for_status(reply)
+            return _decode(reply)
+
+        return await self._retried(url, exchange, nullcontext() if at_once else self._turn)
+
+    async def stream(self, url: str, body: Json, start: Callable[[], None], take: Callable[[Json], None]) -> None:
+        """Hand each event of a streamed reply to `take`; `start` is called before each try. Raises as `post` does."""
+
+        async def exchange() -> None:
+            start()
+            async with self._client.stream("POST", url, json=body) as reply:
+                if reply.status_code >= 400:
+                    await reply.aread()
+                _raise_for_status(reply)
+                async with aclosing(_events(reply)) as events:
+                    async for event in events:
+                        take(event)
+
+        await self._retried(url, exchange, self._turn)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _retried(
+        self, url: str, exchange: Callable[[], Awaitable[T]], turn: AbstractAsyncContextManager[None]
+    ) -> T:
+        attempt = 0
+        while True:
+            try:
+                async with turn:
+                    return await exchange()
+            except (httpx.TransportError, _Transient) as error:
+                if attempt == self.retries:
+                    times = "once" if attempt == 0 else f"{attempt + 1} times"
+                    raise RuntimeError(f"{url} failed, tried {times}: {reason(error)}") from error
+                least = error.wait if isinstance(error, _Transient) else 0.0
+                wait = min(self.backoff * 2**attempt, self.longest_backoff)
+                await asyncio.sleep(max(least, wait * random.uniform(0.5, 1.0)))
+                attempt += 1
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a few words; httpx leaves some of its messages empty."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+async def _events(reply: httpx.Response) -> AsyncGenerator[Json, None]:
+    """The JSON objects of a stream of server-sent events. Ending without `[DONE]` is a lost connection."""
+    async for line in reply.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = _object(data, reply.url)
+        if "error" in event:
+            raise _Transient(f"the server broke off: {_message(event)}")
+        yield event
+    raise _Transient("the stream ended early")
+
+
+def _raise_for_status(reply: httpx.Response) -> None:
+    status = reply.status_code
+    if status < 400:
+        return
+    try:
+        said = _message(reply.json())
+    except ValueError:
+        said = reply.text
+    said = " ".join(said.split())[:500] or reply.reason_phrase
+    if status in _TRANSIENT:
+        raise _Transient(f"HTTP {status}: {said}", _retry_after(reply.headers.get("retry-after")))
+    if status in (401, 403):
+        raise Refused(f"{reply.url} refused the API key (HTTP {status}: {said}): give one that it accepts", status)
+    raise Refused(f"{reply.url} refused the request (HTTP {status}): {said}", status)
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds to wait by a Retry-After header: a number, or a date."""
+    if value is None:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except ValueError:
+        return 0.0
+
+
+def _message(reply: Any) -> str:
+    """A server's own words for an error: OpenAI's `{"error": {"message": ...}}` or what comes near it."""
+    while isinstance(reply, dict):
+        reply = next((reply[key] for key in ("error", "message", "detail") if key in reply), json.dumps(reply))
+    return str(reply)
+
+
+def _decode(reply: httpx.Response) -> Json:
+    return _object(reply.text, reply.url)
+
+
+def _object(text: str, url: httpx.URL) -> Json:
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, dict):
+        raise RuntimeError(f"{url} answered something that is not a JSON object: {' '.join(text.split())[:200]!r}")
+    return decoded

@@ -1,0 +1,43 @@
+"""Engines that many tests share: started once, when the first test asks."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infer.nano import checkpoint
+from tests.servers import Server, vllm_server
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def nano_engine() -> Iterator[Any]:
+    """nano-s in vLLM, with vLLM's own counters kept."""
+    pytest.importorskip("vllm")
+    from infer.engine import start_engine
+
+    engine = start_engine(checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, memory_fraction=0.2)
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="session")
+def nano_prm_engine() -> Iterator[Any]:
+    """nano-prm-s in vLLM, with vLLM's own counters kept."""
+    pytest.importorskip("vllm")
+    from infer.engine import start_engine
+
+    engine = start_engine(checkpoint("nano-prm-s"), "pooling", dtype="float32", log_stats=True, memory_fraction=0.2)
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="session")
+def nano_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """nano-s behind a vLLM server."""
+    pytest.importorskip("vllm")
+    with vllm_server(checkpoint("nano-s"), tmp_path_factory.mktemp("server") / "log") as server:
+        yield server

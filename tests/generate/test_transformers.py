@@ -1,0 +1,427 @@
+"""The transformers generator against `model.generate`, brute force and its own contract."""
+
+import asyncio
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from scipy import stats
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from infer.errors import UserError
+from infer.generate.base import Completion, Request, Sampling
+from infer.generate.sampling import draw, probabilities
+from infer.generate.text import Detokenizer, first_stop
+from infer.generate.transformers import TransformersGenerator
+
+GREEDY = Sampling(temperature=0.0)
+PIECES = ["<end>", "\n", "\n\n", "\n\n#", "a", "b", "c", *(f" w{i}" for i in range(25))]
+
+
+# Sampling
+
+
+def allowed(logits: list[float], sampling: Sampling) -> dict[int, float]:
+    """By the definitions: the tokens that may be drawn and their probabilities."""
+    weights = {i: math.exp(x / sampling.temperature) for i, x in enumerate(logits)}
+
+    def normal(kept: dict[int, float]) -> dict[int, float]:
+        total = math.fsum(kept.values())
+        return {i: w / total for i, w in kept.items()}
+
+    p = normal(weights)
+    p = normal({i: w for i, w in p.items() if w >= sampling.min_p * max(p.values())})
+    best = sorted(p, key=lambda i: -p[i])
+    p = normal({i: p[i] for i in best[: sampling.top_k or len(best)]})
+    nucleus: dict[int, float] = {}
+    for i in sorted(p, key=lambda i: -p[i]):
+        if math.fsum(nucleus.values()) >= sampling.top_p:
+            break
+        nucleus[i] = p[i]
+    return normal(nucleus)
+
+
+SAMPLINGS = [
+    Sampling(temperature=1.0),
+    Sampling(temperature=0.6),
+    Sampling(temperature=1.3, top_k=3),
+    Sampling(temperature=1.0, top_k=100),
+    Sampling(temperature=0.9, top_p=0.7),
+    Sampling(temperature=1.0, top_p=0.001),
+    Sampling(temperature=1.0, min_p=0.2),
+    Sampling(temperature=1.5, top_p=0.8, top_k=6, min_p=0.05),
+]
+
+
+def test_probabilities_are_those_of_the_definitions_in_any_company() -> None:
+    logits = torch.randn(len(SAMPLINGS), 20, generator=torch.Generator().manual_seed(0)) * 2
+    together = probabilities(logits, SAMPLINGS)
+    for row, sampling in enumerate(SAMPLINGS):
+        expected = allowed(logits[row].tolist(), sampling)
+        exact = torch.tensor([expected.get(i, 0.0) for i in range(20)])
+        torch.testing.assert_close(together[row], exact)
+        torch.testing.assert_close(probabilities(logits[row : row + 1], [sampling])[0], exact)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    """Chi-square over 20,000 draws, for fixed seeds: a right sampler fails with probability 1e-4."""
+    logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
+    random = torch.Generator().manual_seed(2)
+    count = 20_000
+    tokens = draw(logits.expand(count, -1), [Sampling(temperature=0.7)] * count, [random] * count)
+    observed = tokens.bincount(minlength=20).numpy()
+    expected = (logits[0].double() / 0.7).softmax(-1).numpy() * count
+    assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_a_row_depends_on_its_own_seed_only() -> None:
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(3))
+    sampling = Sampling(temperature=1.0, top_p=0.9)
+    samplings = [sampling, GREEDY] * 4
+    together = draw(logits, samplings, [torch.Generator().manual_seed(i) for i in range(8)])
+    alone = [draw(logits[i : i + 1], samplings[i : i + 1], [torch.Generator().manual_seed(i)])[0] for i in range(8)]
+    assert together.tolist() == [int(token) for token in alone]
+    assert together[1::2].tolist() == logits[1::2].argmax(-1).tolist()
+
+
+# Text
+
+
+def spaced(ids: list[int]) -> str:
+    """A decoder that drops the leading space, spells two bytes of one character apart, and hides token 9."""
+    parts = {0: " a", 1: " b", 2: "\n", 3: ".\n\n#", 4: b"\xc3", 5: b"\xa9", 9: ""}
+    raw = b"".join(part if isinstance(part, bytes) else part.encode() for part in (parts[i] for i in ids))
+    return raw.decode(errors="replace").removeprefix(" ")
+
+
+@pytest.mark.parametrize("prompt", [[], [0], [9] * 20, [0] + [9] * 40, [0, 4], [4, 5] * 30])
+def test_texts_of_steps_add_up_to_the_text_of_the_whole(prompt: list[int]) -> None:
+    ids = [0, 1, 4, 5, 9, 0, 2, 4, 5, 3] * 6
+    whole = spaced(prompt + ids)[len(spaced(prompt).rstrip("\ufffd")) :]
+    if prompt[-1:] == [4]:
+        ids = [5, *ids]
+        whole = spaced(prompt + ids)[len(spaced(prompt).rstrip("\ufffd")) :]
+    for size in (1, 3, 7, len(ids)):
+        text = ""
+        for start in range(0, len(ids), size):
+            piece = Detokenizer(spaced, prompt + ids[:start])
+            for token in ids[start : start + size]:
+                piece.add(token)
+            text += piece.text
+        assert text == whole
+
+
+def test_bytes_that_nothing_completes_are_shown_at_the_end() -> None:
+    text = Detokenizer(spaced, [0])
+    for token in (1, 4):
+        text.add(token)
+    assert text.text == " b"
+    text.flush()
+    assert text.text == " b\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "stop"),
+    [("one\n\ntwo", 4, "\n\n"), ("one\n\ntwo", 5, None), ("ab END\n\n", 0, "END"), ("x", 0, None), ("\n\n", 0, "\n\n")],
+)
+def test_first_stop(text: str, start: int, stop: str | None) -> None:
+    assert first_stop(text, start, ["\n\n", "END"]) == stop
+
+
+# A tiny random model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 with 32 tokens, its logits wide enough that it says different things."""
+    path = tmp_path_factory.mktemp("tiny")
+    config = transformers.Qwen3Config(
+        vocab_size=32,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=128,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    transformers.Qwen3ForCausalLM(config).save_pretrained(path)
+    words = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(PIECES)}, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    words.decoder = decoders.Fuse()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def generator(folder: Path) -> TransformersGenerator:
+    torch.set_num_threads(1)
+    return TransformersGenerator(folder, dtype="float32")
+
+
+async def one(generator: TransformersGenerator, **request: Any) -> Completion:
+    return (await generator.generate(Request(**{"prompt": [4, 5, 6], "sampling": GREEDY, "max_tokens": 40} | request)))[
+        0
+    ]
+
+
+PROMPTS = [[4], [5, 6, 7, 8, 9, 10], [11, 12, 13], [20] * 31]
+
+
+@pytest.mark.models
+async def test_greedy_is_that_of_transformers(generator: TransformersGenerator, folder: Path) -> None:
+    """A batch of prompts of four lengths, against `model.generate` of each alone: the same tokens, in float32."""
+    batch = await asyncio.gather(*(one(generator, prompt=prompt) for prompt in PROMPTS))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    for prompt, got in zip(PROMPTS, batch, strict=True):
+        ids = torch.tensor([prompt])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
+        assert got.tokens == expected[0, len(prompt) :].tolist()
+    assert sum(len(got.tokens) for got in batch) > 80
+
+
+@pytest.mark.models
+async def test_steps_are_the_whole(generator: TransformersGenerator) -> None:
+    """From the model's own ids, step by step: the tokens, the text and the log-probabilities of one go."""
+    for prompt in PROMPTS:
+        whole = await one(generator, prompt=prompt, logprobs=True)
+        ids, text, logprobs = list(prompt), "", []
+        while len(ids) - len(prompt) < whole.num_tokens:
+            left = 40 - (len(ids) - len(prompt))
+            step = await one(generator, prompt=ids, delimiter=" w1", max_tokens=min(left, 5), logprobs=True)
+            assert (step.finish == "step") == (" w1" in step.text)
+            ids, text, logprobs = ids + step.tokens, text + step.text, logprobs + (step.logprobs or [])
+        assert (ids[len(prompt) :], text) == (whole.tokens, whole.text)
+        assert logprobs == pytest.approx(whole.logprobs, abs=1e-4)
+
+
+@pytest.mark.models
+async def test_logprobs_are_the_models_own(generator: TransformersGenerator, folder: Path) -> None:
+    sampling = Sampling(temperature=1.7, top_k=9)
+    got = await one(generator, sampling=sampling, logprobs=True, seed=5)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    with torch.inference_mode():
+        logits = model(torch.tensor([[4, 5, 6, *got.tokens]])).logits[0, 2:-1]
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(got.tokens)[:, None])[:, 0]
+    assert got.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.models
+async def test_n_completions_are_those_of_successive_seeds(generator: TransformersGenerator) -> None:
+    sampling = Sampling(temperature=1.0, top_p=0.95)
+    fields = {"sampling": sampling, "max_tokens": 12}
+    together = await generator.generate(Request([4, 5], sampling, 12, n=5, seed=10))
+    crowd, *alone = await asyncio.gather(
+        generator.generate(Request(PROMPTS[1], sampling, 30, n=9, seed=99)),
+        *(one(generator, prompt=[4, 5], seed=10 + i, **fields) for i in range(5)),
+    )
+    assert [c.tokens for c in together] == [c.tokens for c in alone]
+    assert len({tuple(c.tokens) for c in crowd}) > 1
+    assert [(c.prefill, c.cached) for c in together] == [(2, 0), (0, 2), (0, 2), (0, 2), (0, 2)]
+
+
+@pytest.mark.models
+async def test_first_tokens_follow_the_models_distribution(generator: TransformersGenerator, folder: Path) -> None:
+    """Chi-square over 4,000 completions with successive seeds; fails a right sampler with probability 1e-4."""
+    generator.max_batch = 1000
+    got = await generator.generate(Request([4, 5], Sampling(temperature=1.5), 1, n=4000))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    with torch.inference_mode():
+        expected = (model(torch.tensor([[4, 5]])).logits[0, -1].double() / 1.5).softmax(-1).numpy() * 4000
+    observed = torch.tensor([c.tokens[0] for c in got]).bincount(minlength=32).numpy()
+    order = expected.argsort()
+    rare = int((expected[order].cumsum() < 5).sum()) + 1  # the rarest tokens share a cell of at least 5
+    observed = [observed[order[:rare]].sum(), *observed[order[rare:]]]
+    expected = [expected[order[:rare]].sum(), *expected[order[rare:]]]
+    assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+@pytest.mark.models
+async def test_prompt_tokens_are_those_computed(generator: TransformersGenerator) -> None:
+    """The sum of `prefill` is what the model was given, less the padding; the end token counts as generated."""
+    seen: list[torch.Tensor] = []
+    generator._model.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    generator.max_batch = 4
+    results = await asyncio.gather(
+        generator.generate(Request([4, 5, 6], GREEDY, 1, n=3)),
+        generator.generate(Request([4, 5, 6], GREEDY, 1, n=3)),
+        generator.generate(Request([7], GREEDY, 1)),
+    )
+    completions = [completion for result in results for completion in result]
+    assert sum(c.prefill for c in completions) == sum(int(mask.sum()) for mask in seen) == 3 + 3 + 1
+    assert sum(c.prefill + c.cached for c in completions) == 6 * 3 + 1
+
+
+@pytest.mark.models
+async def test_the_end_token_is_counted_and_not_shown(generator: TransformersGenerator) -> None:
+    sampled = await generator.generate(Request([4], Sampling(temperature=2.0), 100, n=20))
+    ended = [c for c in sampled if c.finish == "end"]
+    assert ended
+    for completion in ended:
+        assert completion.tokens[-1] == 0
+        assert completion.tokens.count(0) == 1
+        assert completion.num_tokens == len(completion.tokens)
+        assert completion.text == "".join(PIECES[token] for token in completion.tokens[:-1])
+
+
+@pytest.mark.models
+async def test_a_step_ends_with_the_whole_token_that_completes_the_delimiter(generator: TransformersGenerator) -> None:
+    """`\\n\\n` as one token, as two, and within `\\n\\n#`."""
+    sampling = Sampling(temperature=3.0)
+    steps = await generator.generate(Request([4], sampling, 60, n=60, delimiter="\n\n"))
+    ends: set[str] = set()
+    for step in steps:
+        text = "".join(PIECES[token] for token in step.tokens if token)
+        assert step.text == text
+        assert ("\n\n" in text) == (step.finish == "step")
+        assert "\n\n" not in "".join(PIECES[token] for token in step.tokens[:-1])
+        if step.finish == "step":
+            ends.add(repr(text[-3:]) if PIECES[step.tokens[-1]] != "\n" else "two tokens")
+    assert "two tokens" in ends
+    assert any("#" in end for end in ends)
+
+
+@pytest.mark.models
+async def test_a_stop_string_ends_the_completion_and_stays(generator: TransformersGenerator) -> None:
+    sampling = Sampling(temperature=3.0, stop=(" w2",))
+    for completion in await generator.generate(Request([4], sampling, 60, n=20, delimiter=" w3")):
+        if " w2" in completion.text:
+            assert completion.finish == "end"
+        elif " w3" in completion.text:
+            assert completion.finish == "step"
+
+
+@pytest.mark.models
+async def test_the_context_bounds_a_completion(generator: TransformersGenerator) -> None:
+    got = await one(generator, prompt=[20] * 125, max_tokens=40)
+    assert len(got.tokens) <= 3
+    for prompt in ([], [4] * 128):
+        with pytest.raises(UserError, match=f"a prompt of {len(prompt)} tokens; it takes 1 to 127"):
+            await one(generator, prompt=prompt)
+
+
+def slow_down(generator: TransformersGenerator, seconds: float) -> list[int]:
+    """Make each forward pass take a while; the list collects the rows of each."""
+    rows: list[int] = []
+
+    def hook(_: Any, __: Any, kwargs: Any) -> None:
+        rows.append(len(kwargs["input_ids"]))
+        time.sleep(seconds)
+
+    generator._model.register_forward_pre_hook(hook, with_kwargs=True)
+    generator._end = frozenset()
+    return rows
+
+
+@pytest.mark.models
+async def test_the_deadline_cuts(generator: TransformersGenerator) -> None:
+    slow_down(generator, 0.005)
+    soon, late = await asyncio.gather(
+        one(generator, max_tokens=100, deadline=time.monotonic() + 0.05), one(generator, max_tokens=30)
+    )
+    assert soon.finish == late.finish == "length"
+    assert 0 < soon.num_tokens < 25
+    assert late.num_tokens == 30
+    assert soon.tokens == late.tokens[: soon.num_tokens]
+    past = await one(generator, deadline=time.monotonic() - 1)
+    assert past == Completion([], 0, "", "length", None, 0, 0)
+
+
+@pytest.mark.models
+async def test_rows_that_are_done_or_cancelled_leave_the_batch(generator: TransformersGenerator) -> None:
+    rows = slow_down(generator, 0.002)
+    calls = [asyncio.create_task(one(generator, max_tokens=n)) for n in (2, 20, 40)]
+    await asyncio.sleep(0.02)
+    calls[1].cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert [r.num_tokens for r in (results[0], results[2]) if isinstance(r, Completion)] == [2, 40]
+    # one prompt for all three, then three rows, two from the third token on, and one after the cancellation
+    assert rows[:3] == [1, 3, 2]
+    assert rows[-1] == 1
+    assert rows.count(2) < 18
+    assert len(rows) == 40
+
+
+@pytest.mark.models
+async def test_a_failure_reaches_every_waiter_and_the_next_batch_goes_on(generator: TransformersGenerator) -> None:
+    hook = generator._model.register_forward_pre_hook(lambda *_: 1 / 0)
+    results = await asyncio.gather(*(one(generator) for _ in range(3)), return_exceptions=True)
+    assert [str(result) for result in results] == [
+        f"{generator.model} failed: ZeroDivisionError: division by zero" for _ in range(3)
+    ]
+    hook.remove()
+    assert (await one(generator)).num_tokens > 0
+
+
+@pytest.mark.models
+async def test_closing_fails_those_who_wait(generator: TransformersGenerator) -> None:
+    slow_down(generator, 0.002)
+    generator.max_batch = 1
+    calls = [asyncio.create_task(one(generator, max_tokens=100)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    await generator.close()
+    assert [str(r) for r in await asyncio.gather(*calls, return_exceptions=True)] == [
+        f"{generator.model} was closed"
+    ] * 2
+    with pytest.raises(RuntimeError, match="is closed"):
+        await one(generator)
+    assert generator.describe()["backend"] == "transformers"
+
+
+@pytest.mark.models
+def test_a_generator_outlives_an_event_loop(generator: TransformersGenerator) -> None:
+    assert asyncio.run(one(generator)) == asyncio.run(one(generator))
+
+
+@pytest.mark.models
+async def test_without_a_chat_template_prompts_are_plain(generator: TransformersGenerator) -> None:
+    assert await generator.encode([{"role": "user", "content": "ab"}]) == [4, 5, 1, 1]
+
+
+@pytest.mark.models
+def test_describe(generator: TransformersGenerator) -> None:
+    described = generator.describe()
+    assert (described["dtype"], described["device"], described["attention"]) == ("float32", "cpu", "sdpa")
+
+
+# What can't be loaded
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such model folder"):
+        TransformersGenerator(tmp_path / "nothing")
+
+
+def test_unknown_hub_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"^can't load model nobody/nothing .*: give a complete .*$"):
+        TransformersGenerator("nobody/nothing")
+
+
+@pytest.mark.models
+def test_truncated_weights(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        data = file.read_bytes()
+        (tmp_path / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
+    with pytest.raises(UserError, match=r"^can't load model .*: give a complete"):
+        TransformersGenerator(tmp_path)
+
+
+@pytest.mark.models
+def test_a_classifier_is_no_language_model(folder: Path, tmp_path: Path) -> None:
+    config = transformers.Qwen3Config.from_pretrained(folder)
+    transformers.Qwen3ForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is a Qwen3ForSequenceClassification, not a causal language model"):
+        TransformersGenerator(tmp_path)

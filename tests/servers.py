@@ -1,0 +1,78 @@
+"""A real vLLM server for tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: `url` is the base URL that a client is given."""
+
+    url: str
+    model: str
+    process: subprocess.Popen[bytes]
+
+    def metric(self, name: str) -> int:
+        """A counter of vLLM's own, summed over its labels: `vllm:generation_tokens_total` and the like."""
+        lines = httpx.get(self.url.removesuffix("/v1") + "/metrics").text.splitlines()
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")))
+
+    def kill(self) -> None:
+        """End the server at once, with the processes that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
+    """Serve a model in float32 on a free port of 127.0.0.1; the server's output goes to `log`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--block-size", "32"]
+    command += ["--max-num-batched-tokens", "4096", "--enable-prompt-tokens-details", *options]
+    # one thread: the servers of several tests share a few cores
+    settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings, start_new_session=True
+        )
+    server = Server(f"http://127.0.0.1:{port}/v1", str(model), process)
+    try:
+        _wait_until_ready(server, log)
+        yield server
+    finally:
+        server.kill()
+
+
+def _wait_until_ready(server: Server, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{server.url}/models").raise_for_status()
+        except httpx.HTTPError:
+            if server.process.poll() is not None:
+                break
+            time.sleep(0.2)
+        else:
+            return
+    raise RuntimeError(f"the vLLM server did not start; the end of its log:\n{log.read_text()[-2000:]}")
