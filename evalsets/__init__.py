@@ -1,0 +1,70 @@
+"""Evaluation sets: where problems come from.
+
+    from infer.evalsets import find
+
+    for problem in find("math500").load(): ...
+    find("problems.jsonl", answer_column="gold")
+    find("owner/name@revision:config", split="validation")
+
+A set of your own is an `EvalSet` registered in the entry-point group `infer.evalsets`.
+"""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from infer.errors import UserError, nearest
+from infer.evalsets import files, hub
+from infer.evalsets.base import EvalSet, Template
+from infer.evalsets.rows import Columns
+
+__all__ = ["EvalSet", "Template", "find", "names"]
+
+GROUP = "infer.evalsets"
+
+
+def names() -> list[str]:
+    """The registered sets."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def find(
+    spec: str,
+    *,
+    problem_column: str | None = None,
+    answer_column: str | None = None,
+    id_column: str | None = None,
+    split: str | None = None,
+) -> EvalSet:
+    """The set of that name; or of a JSONL, JSON, CSV or Parquet file; or of a hub id `owner/name[@revision][:config]`.
+
+    Columns are guessed unless given; `split` is test, else validation, else train unless given. A file is read through
+    once, so that anything wrong with it is raised here. Raises `UserError`.
+    """
+    columns = Columns(problem_column, answer_column, id_column)
+    if spec in names():
+        if columns != Columns() or split is not None:
+            raise UserError(f"{spec} is a registered set, its columns and split are fixed: leave those options out")
+        return _registered(spec)
+    path = Path(spec).expanduser()
+    looks_like_file = path.suffix.lower() in files.SUFFIXES or path.is_absolute() or spec.startswith(("./", "../"))
+    if path.exists() or looks_like_file:
+        if split is not None:
+            raise UserError(f"--split {split} is for hub data sets; {spec} is a file, and all of it is taken")
+        return files.open_file(path, columns)
+    if hub.SPEC.fullmatch(spec):
+        return hub.open_hub(spec, columns, split)
+    raise UserError(
+        f"unknown evaluation set {spec!r}: {nearest(spec, names())} "
+        f"A file ({', '.join(files.SUFFIXES)}) or a hub id owner/name is taken, too"
+    )
+
+
+def _registered(name: str) -> EvalSet:
+    entry = next(entry for entry in entry_points(group=GROUP) if entry.name == name)
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the evaluation set {name} can't be loaded from {entry.value}: {error}") from error
+    if not isinstance(found, EvalSet):
+        raise UserError(f"the evaluation set {name} ({entry.value}) is {type(found).__name__}, not an EvalSet")
+    return found

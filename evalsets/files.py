@@ -1,0 +1,120 @@
+"""Problems from a file of the user's own: JSONL, JSON, CSV or Parquet.
+
+JSONL, CSV and Parquet are streamed; JSON, one list, is read whole.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infer.errors import UserError
+from infer.evalsets.base import EvalSet
+from infer.evalsets.rows import Columns, Row, check, problems
+from infer.problem import Problem
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def open_file(path: Path, columns: Columns) -> EvalSet:
+    """The set of a file's problems. Reads the file once, so that whatever is wrong with it is raised here."""
+
+    def load() -> Iterator[Problem]:
+        return problems(rows(path), where=str(path), stem=path.stem, columns=columns)
+
+    check(load(), str(path))
+    return EvalSet(name=path.stem, summary=f"the problems of {path}", source=str(path), load=load)
+
+
+def rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Each row of a file with its place in it. Raises `UserError` for a file that can't be read as its suffix says."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name one file in it ({', '.join(SUFFIXES)})")
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise UserError(f"{path} is not a regular file, and problems are read twice: save them to a file first")
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown kind of file {suffix!r}; known: {', '.join(SUFFIXES)}")
+    try:
+        yield from {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}[suffix](path)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open("rb") as lines:  # bytes, so that a line that is not UTF-8 can be named
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                raise UserError(f"{path}, line {number}: not UTF-8 text") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: not JSON ({_first_line(error)})") from None
+            yield _object(row, path, f"line {number}")
+
+
+def _json(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        items = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        hint = "; one object a line? name the file .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}{hint})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({_first_line(error)})") from None
+    if not isinstance(items, list):
+        raise UserError(f"{path}: a JSON file must be one list of objects, this is {_name(items)}")
+    for number, item in enumerate(items, 1):
+        yield _object(item, path, f"item {number}")
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                if None in row:
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: more fields than the header has; quote fields with commas"
+                    )
+                yield f"line {reader.line_num}", row
+        except UnicodeDecodeError:
+            raise UserError(f"{path}, after line {reader.reader.line_num}: not UTF-8 text") from None
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            number = 0
+            for batch in table.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: not a Parquet file ({_first_line(error)})") from None
+
+
+def _object(value: Any, path: Path, place: str) -> tuple[str, Row]:
+    if not isinstance(value, dict):
+        raise UserError(f'{path}, {place}: must be an object such as {{"problem": …}}, this is {_name(value)}')
+    return place, value
+
+
+def _name(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,101 @@
+"""Problems from the Hugging Face hub: single files at a pinned revision, or any data set by its id.
+
+Pinned files are fetched one by one rather than with `datasets.load_dataset`: where the hub can't be reached, that
+function takes whatever version it finds in its cache, whatever revision was asked for, and a benchmark's numbers would
+silently be those of other problems.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infer.errors import UserError
+from infer.evalsets import files
+from infer.evalsets.base import EvalSet
+from infer.evalsets.rows import Columns, Row, check, problems
+from infer.problem import Problem
+
+SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.-]+))?")
+SPLITS = ("test", "validation", "train")
+LOCAL_COPY = "a local copy is taken as --on FILE.jsonl"
+
+
+def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
+    """The problems of one file of a hub data set at one commit, downloaded once and then read from the cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{name} is not in the local cache and the Hugging Face hub ({repo}) can't be reached; {LOCAL_COPY}"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{name} can't be had from the Hugging Face hub ({_first_line(error)}); {LOCAL_COPY}"
+        ) from error
+
+    def load() -> Iterator[Problem]:
+        return problems(files.rows(path), where=name, stem=name, columns=Columns())
+
+    check(load(), name)
+    return load()
+
+
+def open_hub(spec: str, columns: Columns, split: str | None) -> EvalSet:
+    """The set of a hub data set `owner/name[@revision][:config]`. Nothing is fetched before `load()`."""
+    parts = SPEC.fullmatch(spec)
+    if parts is None:
+        raise UserError(f"{spec!r} is not of the form owner/name[@revision][:config]")
+    id, revision, config = parts["id"], parts["revision"], parts["config"]
+
+    def load() -> Iterator[Problem]:
+        table = _table(id, revision, config, split)
+
+        def rows() -> Iterator[tuple[str, Row]]:
+            return ((f"row {number}", row) for number, row in enumerate(table, 1))
+
+        def found() -> Iterator[Problem]:
+            return problems(rows(), where=spec, stem=id.rpartition("/")[2], columns=columns)
+
+        check(found(), spec)
+        return found()
+
+    return EvalSet(
+        name=id.rpartition("/")[2],
+        summary=f"{spec} on the Hugging Face hub",
+        source=f"{id}@{revision or 'main'}{f':{config}' if config else ''}",
+        load=load,
+    )
+
+
+def _table(id: str, revision: str | None, config: str | None, split: str | None) -> Any:
+    import datasets
+    from datasets.packaged_modules.cache.cache import Cache
+
+    try:
+        builder = datasets.load_dataset_builder(id, config, revision=revision)
+        if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
+            raise UserError(
+                f"the Hugging Face hub can't be reached, and the local cache holds {id} at {builder.hash}, which is "
+                f"not known to be {revision}: give that hash, or a local copy as --on FILE.jsonl"
+            )
+        builder.download_and_prepare()
+        splits = list(builder.info.splits or ())
+        chosen = split or next((name for name in SPLITS if name in splits), None)
+        if chosen is None or chosen not in splits:
+            missing = f"has no split {split!r}" if split else "has none of the splits " + ", ".join(SPLITS)
+            raise UserError(f"{id} {missing}; choose one with --split: {', '.join(splits)}")
+        return builder.as_dataset(split=chosen)
+    except ConnectionError:
+        raise UserError(
+            f"{id} is no file here, is not in the local cache, and the Hugging Face hub can't be reached; {LOCAL_COPY}"
+        ) from None
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{id} can't be had from the Hugging Face hub: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
