@@ -1,0 +1,23 @@
+"""The nano family: four language models and a process reward model, small enough to ship with the package.
+
+They solve procedurally generated arithmetic (`infer.nano.problems`) well enough, and badly enough, that the effects of
+search show on a laptop in minutes. `python -m infer.nano.train all` trains all of them from scratch.
+"""
+
+from pathlib import Path
+
+CHECKPOINTS: Path = Path(__file__).parent / "checkpoints"
+"""Where the trained checkpoints lie, one Hugging Face folder each."""
+
+
+def checkpoint(name: str) -> Path:
+    """The folder of a checkpoint by its name: `nano-xs`, `nano-s`, `nano-m`, `nano-l`, `nano-prm-s`, ...
+
+    Raises:
+        ValueError: if there is no such checkpoint; the message names those there are.
+    """
+    folder = CHECKPOINTS / name.removeprefix("nano-")
+    if not name.startswith("nano-") or not (folder / "config.json").is_file():
+        names = ", ".join(sorted(f"nano-{path.parent.name}" for path in CHECKPOINTS.glob("*/config.json")))
+        raise ValueError(f"unknown nano checkpoint {name!r}; there are: {names or 'none (train them first)'}")
+    return folder
