@@ -1,0 +1,216 @@
+"""Judges that write, and the generator as its own: verdicts against plain transformers, tokens as they were drawn."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.errors import UserError
+from infer.generate.base import Completion, Request, Sampling
+from infer.generate.vllm import VLLMGenerator
+from infer.models import open_generator, open_verifier
+from infer.verifiers.gen_prm import GenPRM
+from infer.verifiers.judge import Form, Judge
+from infer.verifiers.self_evaluation import SelfEvaluation
+from infer.verifiers.think_prm import ThinkPRM
+
+pytestmark = pytest.mark.models
+
+torch = pytest.importorskip("torch")
+STEPS = ["Let x be 1.\n\n", "Then x + 1 = 2.\n\n", "So it is 2."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig
+
+    from tests.verifiers.checkpoints import causal, llama_tokenizer
+
+    return causal(tmp_path_factory.mktemp("judge"), llama_tokenizer(), LlamaConfig, 7)
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> tuple[Any, Any]:
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+class Recording(VLLMGenerator):
+    """Keeps what was asked and drawn."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        self.asked: list[Request] = []
+        self.drawn: list[list[Completion]] = []
+
+    async def generate(self, request: Request) -> list[Completion]:
+        self.asked.append(request)
+        self.drawn.append(await super().generate(request))
+        return self.drawn[-1]
+
+
+@pytest.fixture(scope="module")
+def recording(folder: Path) -> Iterator[Recording]:
+    pytest.importorskip("vllm")
+    from infer.engine import start_engine
+
+    generator = Recording(start_engine(folder, "generate", dtype="float32", memory_fraction=0.1, log_stats=True))
+    yield generator
+    asyncio.run(generator.close())
+
+
+@pytest.fixture(scope="module", params=["vllm", "transformers"])
+def generator(request: Any, folder: Path) -> Any:
+    if request.param == "vllm":
+        return request.getfixturevalue("recording")
+    return open_generator(str(folder), "transformers", dtype="float32")
+
+
+def pair_probability(reference: tuple[Any, Any], ids: list[int], yes: str, no: str) -> float:
+    model, tokenizer = reference
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, -1]
+    (yes_id,), (no_id,) = tokenizer.encode(yes), tokenizer.encode(no)
+    return float(logits[[yes_id, no_id]].softmax(-1)[0])
+
+
+def chat(reference: tuple[Any, Any], messages: list[dict[str, str]]) -> str:
+    text: str = reference[1].apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def encode(reference: tuple[Any, Any], text: str) -> list[int]:
+    return list(reference[1].encode(text, add_special_tokens=False))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_self_evaluation(generator: Any, reference: tuple[Any, Any], finished: bool) -> None:
+    verifier = SelfEvaluation(generator)
+    scores = await verifier.score("How much?", STEPS, 0, finished)
+    so_far = "" if finished else " so far"
+    text = (
+        f"Problem:\nHow much?\n\nProposed solution{so_far}:\n{''.join(STEPS).strip()}\n\n"
+        f"Is the proposed solution{so_far} correct? Answer with one word, Yes or No."
+    )
+    ids = encode(reference, chat(reference, [{"role": "user", "content": text}]))
+    assert scores.values == pytest.approx([pair_probability(reference, ids, "Yes", "No")], abs=1e-4)
+    assert scores.prefill + scores.cached == len(ids)
+    with pytest.raises(UserError, match="longer than the model's context"):
+        await verifier.score("How much?", ["so " * 5000], 0, finished)
+
+
+async def test_think_prm_greedy(generator: Any, reference: tuple[Any, Any]) -> None:
+    """One greedy chain, cut off by its limit: the question is put, and its answer read."""
+    verifier = ThinkPRM(generator, max_tokens=24)
+    scores = await verifier.score("How much?", STEPS, 0, True)
+    content = (
+        "You are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\nHow much?\n\n"
+        "[Solution]\n\nStep 1: Let x be 1.\nStep 2: Then x + 1 = 2.\nStep 3: So it is 2.\n\n"
+        "Review and critique each step in the proposed solution to determine whether each step is correct. "
+        "If the solution is incomplete, only verify the provided steps."
+    )
+    prompt = encode(reference, chat(reference, [{"role": "user", "content": content}]))
+    prompt += encode(reference, "\nLet's verify step by step:")
+    model, tokenizer = reference
+    with torch.inference_mode():
+        written = model.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=0, eos_token_id=None
+        )[0, len(prompt) :].tolist()
+    end = tokenizer.eos_token_id
+    drawn = len(written) if end not in written else written.index(end) + 1
+    ids = prompt + written[: drawn - (end in written)] + encode(reference, "\nIs the solution correct?")
+    assert scores.values == pytest.approx([pair_probability(reference, ids, " Yes", " No")], abs=1e-4)
+    verdicts = 1 if isinstance(generator, VLLMGenerator) else 0  # vLLM samples a token to read a verdict
+    assert scores.generated == drawn + verdicts
+    assert scores.prefill + scores.cached == len(prompt) + len(ids)
+
+
+async def test_gen_prm(recording: Recording, reference: tuple[Any, Any]) -> None:
+    """Each step's verdicts behind the critiques really drawn, averaged; the first chain is what later steps follow."""
+    tokenizer = reference[1]
+    recording.asked.clear()
+    recording.drawn.clear()
+    verifier = GenPRM(recording, chains=3, max_tokens=16)
+    scores = await verifier.score("How much?", STEPS, 0, True)
+    messages = [
+        {
+            "role": "system",
+            "content": "You are a math teacher. Your task is to review and critique the paragraphs in solution step by "
+            "step.",
+        }
+    ]
+    values, generated = [], 0
+    for number, step in enumerate(STEPS, 1):
+        content = f"Question: How much?\n\n{step.strip()}" if number == 1 else step.strip()
+        messages.append({"role": "user", "content": content})
+        opening = f"<analyze>\nLet's analyze the Paragraph {number} step by step: "
+        prompt = encode(reference, chat(reference, messages)) + encode(reference, opening)
+        assert recording.asked[number - 1].prompt == prompt
+        verdicts = []
+        for chain in recording.drawn[number - 1]:
+            generated += chain.num_tokens + 1
+            written = chain.tokens[:-1] if chain.finish == "end" else chain.tokens
+            closing = "" if chain.finish == "step" else "</analyze>\n"
+            ids = prompt + written + encode(reference, closing)
+            ids += encode(reference, "<output>\n**Judgement**: $\\boxed{")
+            verdicts.append(pair_probability(reference, ids, "Yes", "No"))
+        values.append(sum(verdicts) / 3)
+        first = recording.drawn[number - 1][0]
+        text = opening + first.text + ("" if first.finish == "step" else "</analyze>\n")
+        word = "Yes" if verdicts[0] >= 0.5 else "No"
+        messages.append(
+            {"role": "assistant", "content": f"{text}<output>\n**Judgement**: $\\boxed{{{word}}}$\n</output>\n"}
+        )
+    assert tokenizer.decode(recording.drawn[0][0].tokens) != tokenizer.decode(recording.drawn[0][1].tokens)
+    assert scores.values == pytest.approx(values, abs=1e-4)
+    assert scores.generated == generated
+    one, two, three = [(await verifier.score("How much?", STEPS[: k + 1], k, k == 2)).values for k in range(3)]
+    assert one + two + three == pytest.approx(values, abs=1e-4)
+    forgetful = GenPRM(recording, chains=3, max_tokens=16)  # writes the earlier critiques again, and says what it costs
+    again = await forgetful.score("How much?", STEPS, 2, True)
+    assert again.values == pytest.approx(values[2:], abs=1e-4)
+    assert again.generated == generated
+
+
+async def test_a_verdict_that_comes_by_itself_is_read_where_it_stands(recording: Recording) -> None:
+    """The critique stops at the question that the model puts to itself; nothing is put twice."""
+    short = Form(opening="+", end="\n-", verdict=" ", pair=("Yes", "No"))
+    judge = Judge(recording, short, Sampling(temperature=1.0, max_tokens=400), 8)
+    recording.drawn.clear()
+    text, _ = await judge.judge([{"role": "user", "content": "+ + - -"}])
+    finishes = {chain.finish for chain in recording.drawn[0]}
+    assert "step" in finishes, "none of eight random critiques came to its end: change the form"
+    first = recording.drawn[0][0]
+    assert text.startswith("+" + first.text + ("" if first.finish == "step" else "\n-") + " ")
+
+
+async def test_a_judges_context_is_not_cut(recording: Recording) -> None:
+    verifier = ThinkPRM(recording)
+    with pytest.raises(UserError, match="no room to write"):
+        await verifier.score("How much?", ["so " * 5000], 0, True)
+
+
+async def test_a_generator_that_has_no_words_for_a_verdict(nano_engine: Any) -> None:
+    with pytest.raises(UserError, match="'Yes' is 3 tokens to the tokenizer"):
+        SelfEvaluation(VLLMGenerator(nano_engine))
+
+
+async def test_judges_and_self_are_opened_by_name(folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "GenPRM-tiny"
+    link.symlink_to(folder)
+    judge = await open_verifier(f"{link}#chains=2", "transformers", dtype="float32")
+    assert judge.describe()["family"] == "gen-prm"
+    assert judge.describe()["chains"] == 2
+    generator = open_generator(str(folder), "transformers", dtype="float32")
+    both = await open_verifier(f"min:self,think-prm:{folder}", "transformers", generator=generator, dtype="float32")
+    assert [member["family"] for member in both.describe()["members"]] == ["self", "think-prm"]
+    with pytest.raises(UserError, match="of one kind"):
+        await open_verifier(f"self,{link}", "transformers", generator=generator, dtype="float32")
+    await judge.close()
+    await both.close()
+    assert generator.describe()["backend"] == "transformers"  # its owner closes it
+    await generator.close()

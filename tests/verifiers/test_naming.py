@@ -1,0 +1,194 @@
+"""What --prm may name, how a checkpoint's family is told, ensembles, verifiers of whole solutions. No model runs."""
+
+import math
+from typing import Any
+
+import pytest
+
+from infer.cost.pricing import Call
+from infer.errors import UserError
+from infer.models import Judging, open_verifier, parse_verifier
+from infer.tree import aggregate
+from infer.usage import BudgetSpent
+from infer.verifiers.base import Scores, Verifier
+from infer.verifiers.ensemble import Ensemble
+from infer.verifiers.families import recognize
+from infer.verifiers.readers import log_odds, sigmoid
+from tests import toy
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "family"),
+    [
+        ("Qwen/Qwen2.5-Math-PRM-7B", {"architectures": ["Qwen2ForProcessRewardModel"]}, "qwen-prm"),
+        ("/models/any", {"architectures": ["Qwen2ForProcessRewardModel"], "num_labels": 2}, "qwen-prm"),
+        ("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B", {"architectures": ["Qwen2ForPrmModel"]}, "skywork-prm"),
+        ("/models/Skywork-o1-Open-PRM-Qwen-2.5-7B", {"architectures": ["Qwen2ForCausalLM"]}, "skywork-prm"),
+        ("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", {"architectures": ["LlamaForCausalLM"]}, "rlhflow-prm"),
+        ("RLHFlow/Llama3.1-8B-PRM-Mistral-Data", {"architectures": ["LlamaForCausalLM"]}, "rlhflow-prm"),
+        ("peiyi9979/math-shepherd-mistral-7b-prm", {"architectures": ["MistralForCausalLM"]}, "math-shepherd"),
+        ("x", {"architectures": ["MistralForCausalLM"], "_name_or_path": "a/math-shepherd-x"}, "math-shepherd"),
+        (
+            "Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+            {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}},
+            "outcome",
+        ),
+        ("nano-prm-s", {"architectures": ["Qwen3ForSequenceClassification"]}, "classifier"),
+        ("GenPRM/GenPRM-7B", {"architectures": ["Qwen2ForCausalLM"]}, "gen-prm"),
+        ("launch/ThinkPRM-1.5B", {"architectures": ["Qwen2ForCausalLM"]}, "think-prm"),
+    ],
+)
+def test_families_are_told(model: str, config: dict[str, Any], family: str) -> None:
+    assert recognize(model, config) == family
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"architectures": ["Qwen2ForCausalLM"]}, "a Qwen2ForCausalLM, which does not tell its family"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": dict.fromkeys(range(5))}, "with 5 labels"),
+        ({"architectures": ["LlamaForRewardModelWithGating"]}, "LlamaForRewardModelWithGating"),
+        ({}, "a ?, which"),
+    ],
+)
+def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        # a folder on the way says nothing about the model in it
+        recognize("/home/math-shepherd/genprm/model", config)
+    assert says in str(error.value)
+    assert "classifier, outcome, qwen-prm, skywork-prm, rlhflow-prm, math-shepherd, gen-prm, think-prm" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "combination", "members"),
+    [
+        ("nano-prm-s", "mean", [Judging("nano-prm-s")]),
+        ("owner/name", "mean", [Judging("owner/name")]),
+        ("math-shepherd:owner/name", "mean", [Judging("owner/name", "math-shepherd")]),
+        ("think-prm:owner/name#chains=8", "mean", [Judging("owner/name", "think-prm", 8)]),
+        ("self", "mean", [Judging("self")]),
+        ("http://localhost:8000/v1", "mean", [Judging("http://localhost:8000/v1")]),
+        ("qwen-prm:https://host", "mean", [Judging("https://host", "qwen-prm")]),
+        ("nano-prm-s,owner/name", "mean", [Judging("nano-prm-s"), Judging("owner/name")]),
+        (
+            "min:rlhflow-prm:a/b, http://c:80,self",
+            "min",
+            [Judging("a/b", "rlhflow-prm"), Judging("http://c:80"), Judging("self")],
+        ),
+        ("prod:a/b,a/c", "prod", [Judging("a/b"), Judging("a/c")]),
+    ],
+)
+def test_what_prm_names(text: str, combination: str, members: list[Judging]) -> None:
+    assert parse_verifier(text) == (combination, members)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nano-prm-x", "did you mean nano-prm-s"),
+        ("math-sheperd:a/b", "unknown family 'math-sheperd': did you mean math-shepherd?"),
+        ("max:a/b,a/c", "unknown family 'max'"),
+        ("a/b,", "no model is named"),
+        ("gen-prm:", "no model is named"),
+        ("", "no model is named"),
+        ("think-prm:a/b#chains=0", "#chains=0 is not #chains=N"),
+        ("think-prm:a/b#votes=3", "#votes=3 is not #chains=N"),
+        ("/no/such/folder", "there is no such folder"),
+    ],
+)
+def test_what_prm_may_not_name(text: str, says: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_verifier(text)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+async def test_a_generator_behind_a_server_does_not_evaluate_itself() -> None:
+    with pytest.raises(UserError, match="there is no generator"):
+        await open_verifier("self", "vllm")
+
+
+async def test_a_server_that_is_not_there_is_an_error_of_one_line() -> None:
+    with pytest.raises(UserError, match=r"no server answers at http://127\.0\.0\.1:9"):
+        await open_verifier("http://127.0.0.1:9", "vllm")
+
+
+def test_log_odds() -> None:
+    for wrong, correct in [(0.0, 0.0), (-3.0, 2.0), (50.0, -40.0), (-400.0, 800.0), (800.0, -400.0)]:
+        odds = log_odds([wrong, correct])
+        assert odds == correct - wrong
+        softmax = 1 / (1 + math.exp(min(wrong - correct, 700)))
+        assert sigmoid(odds) == pytest.approx(softmax, rel=1e-12, abs=1e-300)
+    assert log_odds([2.5]) == 2.5
+    rewards = [-30.0, -2.0, 0.0, 1.0, 17.0, 25.0, 30.0]  # outcome models go as far: float32 would make the last three 1
+    scores = [sigmoid(reward) for reward in rewards]
+    assert scores == sorted(set(scores))
+
+
+def test_max_aggregation() -> None:
+    assert aggregate([0.2, 0.9, 0.4], "max") == 0.9
+
+
+class Fixed:
+    """A verifier whose score of a step is given by its number."""
+
+    aggregation: Any = "prod"
+    spec = None
+
+    def __init__(self, scores: list[float], stepwise: bool = True) -> None:
+        self.scores, self.stepwise = scores, stepwise
+        self.closed = False
+
+    async def score(self, question: str, steps: Any, known: int, finished: bool) -> Scores:
+        values = self.scores[known : len(steps)] if self.stepwise else [self.scores[len(steps) - 1]]
+        return Scores(values, await self.most(question, steps, known, finished))
+
+    async def most(self, question: str, steps: Any, known: int, finished: bool) -> list[Call]:
+        return [Call(None, len(steps), known, 1)]
+
+    def describe(self) -> dict[str, Any]:
+        return {"family": "fixed"}
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("combination", "combined"),
+    [("mean", [0.3, 0.75]), ("min", [0.2, 0.5]), ("prod", [0.08, 0.5])],
+)
+async def test_ensembles(combination: Any, combined: list[float]) -> None:
+    members = [Fixed([0.9, 0.2, 0.5]), Fixed([0.8, 0.4, 1.0])]
+    ensemble = Ensemble(members, combination)
+    scores = await ensemble.score("?", ["a", "b", "c"], 1, True)
+    assert scores.values == pytest.approx(combined)
+    assert (scores.prefill, scores.cached, scores.generated) == (6, 2, 2)
+    assert ensemble.aggregation == "prod"
+    await ensemble.close()
+    assert all(member.closed for member in members)
+
+
+def test_an_ensemble_is_of_one_kind() -> None:
+    with pytest.raises(UserError, match="of one kind"):
+        Ensemble([Fixed([]), Fixed([], stepwise=False)], "mean")
+
+
+async def test_a_verifier_of_whole_solutions_makes_one_pass_a_node() -> None:
+    outcome: Verifier = Fixed([0.1 * i for i in range(1, 10)], stepwise=False)
+    search = await toy.search(toy.setting("5prm", verifier=outcome, step_tokens=20))
+    (whole,) = await search.sample(search.root, until="end")
+    await search.score([whole])
+    assert search.usage.passes == 1
+    assert len(whole.step_scores) == 1
+    node = search.root
+    for passes in range(2, 6):
+        (node,) = await search.sample(node if not node.final else search.root)
+        await search.score([node])
+        assert search.usage.passes == passes
+        assert len(node.step_scores) == 1
+        assert search.value(node) == node.step_scores[0]
+    assert search.left == 0
+    with pytest.raises(BudgetSpent):
+        await search.score([whole])

@@ -1,0 +1,1 @@
+"""What judges a solution: answers and process reward models."""

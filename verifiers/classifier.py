@@ -1,0 +1,38 @@
+"""Step classifiers over a chat: the score of a step is read at the step's own last token.
+
+`*ForSequenceClassification` with two labels, label 1 meaning correct; the question as the user's message, the steps so
+far as the assistant's, its end token behind the last step of a finished solution. The packaged nano-prm models are
+of this family.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infer.generate.base import encode_chat
+from infer.verifiers.prm import Family, architecture, encode_plain, labels
+
+
+class ClassifierLayout:
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._end: list[int] = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+
+    def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
+        tokens = encode_chat(self._tokenizer, [{"role": "user", "content": question}])
+        ends = []
+        for step in steps:
+            tokens += encode_plain(self._tokenizer, step)
+            ends.append(len(tokens))
+        if finished:
+            tokens += self._end
+            ends[-1] = len(tokens)
+        return tokens, ends
+
+
+CLASSIFIER = Family(
+    name="classifier",
+    layout=ClassifierLayout,
+    recognizes=lambda _, config: architecture(config).endswith("ForSequenceClassification") and labels(config) == 2,
+    reads="head",
+    aggregation="min",
+)

@@ -1,0 +1,50 @@
+"""Several verifiers as one: the mean, the lowest or the product of their scores, step by step."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from infer.cost.pricing import Call
+from infer.errors import UserError
+from infer.generate.base import gather_or_cancel
+from infer.tree import Aggregation
+from infer.verifiers.base import Scores, Verifier
+
+Combination = Literal["mean", "min", "prod"]
+
+COMBINATIONS: dict[Combination, Callable[[Sequence[float]], float]] = {
+    "mean": lambda scores: math.fsum(scores) / len(scores),
+    "min": min,
+    "prod": math.prod,
+}
+
+
+class Ensemble:
+    """Aggregates over steps as its first member does. Its cost is that of all members."""
+
+    def __init__(self, members: Sequence[Verifier], combination: Combination) -> None:
+        if len({member.stepwise for member in members}) > 1:
+            raise UserError("an ensemble needs verifiers of one kind: all score steps, or all score whole solutions")
+        self._members = members
+        self._combination: Combination = combination
+        self.aggregation: Aggregation = members[0].aggregation
+        self.stepwise = members[0].stepwise
+        self.spec = members[0].spec
+
+    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        each = [await member.most(question, steps, known, finished) for member in self._members]
+        return [call for calls in each for call in calls]
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        each = await gather_or_cancel(member.score(question, steps, known, finished) for member in self._members)
+        combine = COMBINATIONS[self._combination]
+        values = [combine(scores) for scores in zip(*(scores.values for scores in each), strict=True)]
+        return Scores(values, [call for scores in each for call in scores.calls])
+
+    def describe(self) -> dict[str, Any]:
+        members = [member.describe() for member in self._members]
+        return {"family": f"{self._combination} of {len(members)}", "aggregation": self.aggregation, "members": members}
+
+    async def close(self) -> None:
+        for member in self._members:
+            await member.close()

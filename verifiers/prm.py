@@ -1,0 +1,129 @@
+"""Reward models that are read at a position: what their families share.
+
+A family is a file of its own that says how a solution is laid out as tokens, at which of them the model was trained to
+judge, and by what it is recognized. Here is the verifier that they all become.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from infer.cost.pricing import Call
+from infer.errors import UserError
+from infer.tree import Aggregation
+from infer.verifiers.base import Scores
+from infer.verifiers.readers import Reader
+
+Config = Mapping[str, Any]
+"""A checkpoint's config.json."""
+
+
+class Layout(Protocol):
+    """A solution as the model saw solutions in training."""
+
+    def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
+        """Token ids, and for each score the length of the prefix at whose last token it is read.
+
+        What stands up to a position depends on the steps up to there alone. White space around a step, the delimiter
+        that ends it included, is no part of it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of reward model. `layout` makes its layout from a tokenizer, and raises UserError for an unfit one."""
+
+    name: str
+    layout: Callable[[Any], Layout]
+    recognizes: Callable[[str, Config], bool]
+    """By a model's name, in lower case, and its config.json."""
+    reads: Literal["head", "tokens"]
+    """A classification head, or one token's probability over another's (`pair`)."""
+    aggregation: Aggregation
+    stepwise: bool = True
+    pair: tuple[str, str] = ("", "")
+    """The tokens of correct and wrong."""
+    vllm_architecture: str | None = None
+    """A class of `verifiers/vllm_models.py`, where vLLM's own can't be read through the prefix cache."""
+    transformers_class: str | None = None
+    """A class of `verifiers/transformers_models.py`, where transformers has none."""
+
+    def load(self, model: Any, **options: Any) -> Any:
+        """`from_pretrained` of the family's class in transformers."""
+        if self.transformers_class is not None:
+            from infer.verifiers import transformers_models
+
+            return getattr(transformers_models, self.transformers_class).from_pretrained(model, **options)
+        import transformers
+
+        auto = "SequenceClassification" if self.reads == "head" else "CausalLM"
+        return getattr(transformers, f"AutoModelFor{auto}").from_pretrained(model, **options)
+
+
+class RewardModel:
+    """The `Verifier` of every family, over any reader."""
+
+    def __init__(self, family: Family, reader: Reader, aggregation: Aggregation | None = None) -> None:
+        self._family = family
+        self._reader = reader
+        self._layout = family.layout(reader.tokenizer)
+        self.aggregation: Aggregation = aggregation or family.aggregation
+        self.stepwise = family.stepwise
+        self.spec = reader.spec
+
+    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        _, ends = self._layout(question, steps, finished)
+        return self._reader.most(ends[known:] if self.stepwise else ends)
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        tokens, ends = self._layout(question, steps, finished)
+        if ends[-1] > self._reader.max_context:
+            raise UserError(
+                f"a solution of {ends[-1]} tokens is longer than the reward model's context of "
+                f"{self._reader.max_context}"
+            )
+        return await self._reader.read(tokens, ends[known:] if self.stepwise else ends)
+
+    def describe(self) -> dict[str, Any]:
+        return {"family": self._family.name, "aggregation": self.aggregation, **self._reader.describe()}
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+
+def architecture(config: Config) -> str:
+    """The first architecture that a config.json names."""
+    return str((config.get("architectures") or ["?"])[0])
+
+
+def labels(config: Config) -> int:
+    """How many labels a classifier has: config.json leaves the default of two out."""
+    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
+
+
+def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]:
+    """Token ids of a text in the middle of others. What looks like a special token, or is `tag`, is only spelled."""
+    pieces = [text] if tag is None else re.split(f"(?<={re.escape(tag[0])})(?={re.escape(tag[1:])})", text)
+    ids: list[int] = []
+    for piece in pieces:
+        ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+    return ids
+
+
+def numbered(step: str, number: int) -> str:
+    """`Step 3: ...`, unless the step says so itself."""
+    step = step.strip()
+    return step if re.match(r"Step \d+", step) else f"Step {number}: {step}".rstrip()
+
+
+SLOT = "\ue000"
+
+
+def chat_around(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_prompt: bool) -> list[str]:
+    """The texts that a chat template puts around the places marked SLOT. Raises UserError where there is none."""
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no chat template, which its family needs")
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+    return text.split(SLOT)

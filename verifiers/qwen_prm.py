@@ -1,0 +1,42 @@
+"""Qwen2.5-Math-PRM-7B and -72B, and Qwen2.5-Math-7B-PRM800K (Zhang et al., 2501.07301, and the model cards).
+
+A chat with Qwen2.5-Math's own system prompt, in which the assistant's message is the steps, each followed by the
+special token `<extra_0>`; a head of two labels is read there, label 1 meaning correct. The paper multiplies
+step scores.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infer.generate.base import encode_chat
+from infer.verifiers.prm import Family, architecture, encode_plain
+from infer.verifiers.readers import token_id
+
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+TAG = "<extra_0>"
+
+
+class QwenLayout:
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tag = token_id(tokenizer, TAG)
+
+    def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
+        chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+        tokens = encode_chat(self._tokenizer, chat)
+        ends = []
+        for step in steps:
+            tokens += [*encode_plain(self._tokenizer, step.strip(), TAG), self._tag]
+            ends.append(len(tokens))
+        return tokens, ends
+
+
+QWEN_PRM = Family(
+    name="qwen-prm",
+    layout=QwenLayout,
+    recognizes=lambda _, config: architecture(config) == "Qwen2ForProcessRewardModel",
+    reads="head",
+    aggregation="prod",
+    vllm_architecture="InferQwen2ProcessReward",
+    transformers_class="Qwen2ProcessReward",
+)

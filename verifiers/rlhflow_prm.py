@@ -1,0 +1,47 @@
+"""RLHFlow/Llama3.1-8B-PRM-Deepseek-Data and -Mistral-Data (RLHFlow/RLHF-Reward-Modeling, math-rm).
+
+A language model in a conversation: the user gives the question with the first step, then one step a turn, and the
+assistant answers each with `+` or `-`. The score of a step is the probability of `+` over that of `-` where the answer
+is predicted. In the history every answer is `+`, whatever was thought of the step. Step scores are averaged, as in the
+authors' evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infer.errors import UserError
+from infer.verifiers.prm import SLOT, Family, chat_around, encode_plain
+from infer.verifiers.readers import token_id
+
+
+class RLHFlowLayout:
+    def __init__(self, tokenizer: Any) -> None:
+        turn = [{"role": "user", "content": SLOT}, {"role": "assistant", "content": "+"}]
+        opening, between, answer = chat_around(tokenizer, [*turn, turn[0]], generation_prompt=True)
+        if not between.startswith(f"{answer}+"):
+            raise UserError(f"the chat template of {tokenizer.name_or_path} does not keep the turns of a conversation")
+        self._tokenizer = tokenizer
+        self._opening, self._answer, self._next = (
+            tokenizer.encode(text, add_special_tokens=False)
+            for text in (opening, answer, between.removeprefix(f"{answer}+"))
+        )
+        self._plus = token_id(tokenizer, "+")
+
+    def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
+        tokens, ends = list(self._opening), []
+        for number, step in enumerate(steps):
+            said = f"{question} {step.strip()}" if number == 0 else step.strip()
+            tokens += [*encode_plain(self._tokenizer, said.strip()), *self._answer]
+            ends.append(len(tokens))
+            tokens += [self._plus, *self._next]
+        return tokens, ends
+
+
+RLHFLOW_PRM = Family(
+    name="rlhflow-prm",
+    layout=RLHFlowLayout,
+    recognizes=lambda name, _: "llama3.1-8b-prm" in name,
+    reads="tokens",
+    aggregation="mean",
+    pair=("+", "-"),
+)

@@ -1,0 +1,57 @@
+"""Self-evaluation: the generator is asked whether what it wrote is right (P(True); Kadavath et al., 2207.05221).
+
+The score is the probability of `Yes` over that of `No` as its first word. It runs on the generator's own weights:
+nothing more is loaded.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infer.cost.pricing import Call
+from infer.errors import UserError
+from infer.generate.base import Generator
+from infer.tree import Aggregation
+from infer.verifiers.base import Scores
+from infer.verifiers.readers import share
+
+PROMPT = """Problem:
+{question}
+
+Proposed solution{so_far}:
+{solution}
+
+Is the proposed solution{so_far} correct? Answer with one word, Yes or No."""
+
+
+class SelfEvaluation:
+    aggregation: Aggregation = "last"
+    stepwise = False
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._reader = share(generator, ("Yes", "No"))
+        self.spec = generator.spec
+
+    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        return self._reader.most([len(await self._prompt(question, steps, finished))])
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        tokens = await self._prompt(question, steps, finished)
+        return await self._reader.read(tokens, [len(tokens)])
+
+    async def _prompt(self, question: str, steps: Sequence[str], finished: bool) -> list[int]:
+        filled = {"question": question, "solution": "".join(steps).strip(), "so_far": "" if finished else " so far"}
+        tokens = await self._generator.encode([{"role": "user", "content": PROMPT.format(**filled)}])
+        assert isinstance(tokens, list)  # it shares its tokens with the reader, so it is no server
+        if len(tokens) > self._reader.max_context:
+            raise UserError(
+                f"a solution of {len(tokens)} tokens, with the question about it, is longer than the model's context "
+                f"of {self._reader.max_context}"
+            )
+        return tokens
+
+    def describe(self) -> dict[str, Any]:
+        return {"family": "self", "aggregation": self.aggregation, **self._reader.describe()}
+
+    async def close(self) -> None:
+        """The generator is closed by who opened it."""
