@@ -1,0 +1,15 @@
+"""Greedy decoding: the baseline that spends the least."""
+
+from infer.search import Search
+from infer.solution import Solution
+from infer.strategies.base import Options
+
+
+class GreedyOptions(Options):
+    """Greedy decoding has no options."""
+
+
+async def greedy(search: Search, options: GreedyOptions) -> Solution:
+    """The model's most likely token at every position, once."""
+    (leaf,) = await search.sample(search.root, until="end", temperature=0)
+    return search.solution(leaf)

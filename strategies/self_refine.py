@@ -1,0 +1,85 @@
+"""Self-Refine (Madaan et al. 2303.17651): a model criticizes its own solution and writes it again.
+
+    y_0 ~ p(. | x)
+    for t = 0, 1, ..:   f_t ~ p(. | x, y_t, CRITICIZE)                           equation 2
+                        if f_t finds nothing wrong: stop
+                        y_{t+1} ~ p(. | x, y_0, f_0, .., y_t, f_t, REWRITE)      equation 4
+    return              the best y_t by the verifier, the last, or the majority's
+
+Critiques are charged to the budget like all else; they are no candidates for the answer.
+"""
+
+from contextlib import suppress
+from typing import Literal
+
+from pydantic import Field
+
+from infer.generate.base import Message
+from infer.search import Search
+from infer.solution import Solution
+from infer.strategies.base import Options
+from infer.strategies.choose import Choice, choose
+from infer.tree import Aggregation, Node
+from infer.usage import BudgetSpent
+
+NOTHING_WRONG = "it is correct"
+
+CRITICIZE = (
+    "Check this solution step by step. If a step is wrong, say which one and why. "
+    'If there is no mistake, write only "It is correct."'
+)
+REWRITE = "Now write the whole solution again, with these mistakes put right. Keep to the format asked for at first."
+
+
+class SelfRefineOptions(Options):
+    rounds: int = Field(4, ge=1, description="critiques, each followed by a rewriting")
+    keep: Literal["prm", "last", "majority"] = Field(
+        "prm", description="the answer: the solution with the best PRM score, the last one, or a majority vote"
+    )
+    aggregation: Aggregation | None = Field(
+        None, description="of a solution's step scores; default: the verifier's own"
+    )
+
+    @property
+    def needs_verifier(self) -> bool:
+        return self.keep == "prm"
+
+
+async def self_refine(search: Search, options: SelfRefineOptions) -> Solution:
+    """Generate, criticize, rewrite, until the critique finds nothing wrong; the best solution is the answer."""
+    solutions: list[Node] = []
+    with suppress(BudgetSpent):
+        await _refine(search, solutions, options)
+    finished = [solution for solution in solutions if solution.finished] or solutions
+    if options.keep == "last" and finished:
+        return search.solution(finished[-1])
+    how: Choice = "prm" if options.keep == "prm" else "majority"
+    return search.solution(await choose(search, solutions, how, options.aggregation))
+
+
+async def _refine(search: Search, solutions: list[Node], options: SelfRefineOptions) -> None:
+    """Appends y_0, y_1, .. to `solutions`, as long as the conversation fits the model's context."""
+    history: list[Message] = [*search.messages]
+    conversation = search.root
+    for t in range(options.rounds + 1):
+        (solution,) = await search.sample(conversation, until="end")
+        solutions.append(solution)
+        if options.needs_verifier:
+            await search.score([solution])
+        if t == options.rounds:
+            return
+        asked = [_says("assistant", solution.completion), _says("user", CRITICIZE)]
+        critique_of = await search.chat([*search.messages, *asked])
+        if critique_of.final:
+            return
+        (critique,) = await search.sample(critique_of, until="end")
+        if critique.text.strip('"* \n').lower().startswith(NOTHING_WRONG):
+            return
+        history += [*asked, _says("assistant", critique.text), _says("user", REWRITE)]
+        conversation = await search.chat(history, answers=True)
+        if conversation.final:
+            return
+
+
+def _says(role: Literal["user", "assistant"], content: str) -> Message:
+    return {"role": role, "content": content}

@@ -1,0 +1,277 @@
+"""A* against the exhaustive search of the same tree."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infer.errors import UserError
+from infer.generate.base import Sampling
+from infer.search import Search
+from infer.solution import Solution
+from infer.strategies import find
+from infer.strategies.astar import AStarOptions, astar
+from infer.tree import Aggregation, Node
+from tests import toy
+from tests.strategies.test_beam import worth
+from tests.test_laws import run
+
+
+async def all_paths(search: Search, k: int) -> list[list[Node]]:
+    """Every path to a finished node in the tree of k sampled steps behind each node."""
+    finished, frontier = [], [search.root]
+    while frontier:
+        node = frontier.pop()
+        if node.finished:
+            finished.append(node.trajectory)
+        elif not node.full:
+            distinct: dict[str, Node] = {}
+            for child in await search.sample(node, k):
+                distinct.setdefault(child.text, child)  # the first of equal steps
+            children = list(distinct.values())
+            await search.score(children)
+            frontier += children
+    return finished
+
+
+def path_costs(search: Search, path: list[Node], aggregation: Aggregation) -> Iterator[float]:
+    """f along a path, straight from the definition: f = g + h, g the sum of max(0, h(parent) - h(child))."""
+    g = h_parent = 0.0
+    for node in path:
+        h = 1 - (search.value(node, aggregation) if node.step_scores else 0)  # no step at all: no reward
+        g += max(0.0, h_parent - h)
+        h_parent = h
+        yield g + h
+
+
+@pytest.mark.parametrize("aggregation", ["last", "min", "mean"])
+@pytest.mark.parametrize("width", [1, 3])
+async def test_astar_finds_the_cheapest_finished_path(aggregation: Aggregation, width: int) -> None:
+    sampling = Sampling(temperature=1.0, max_tokens=18)
+    searched = exhaustive = 0
+    for digits in map(str, range(40)):
+        tree = await toy.search(toy.setting(sampling=sampling), digits)
+        paths = await all_paths(tree, 2)
+        costs = {tuple(node.index for node in path): list(path_costs(tree, path, aggregation)) for path in paths}
+        for along in costs.values():
+            assert along == sorted(along), "f must never fall along a path"
+
+        search = await toy.search(toy.setting(sampling=sampling), digits)
+        solution = await astar(search, AStarOptions(k=2, width=width, aggregation=aggregation))
+        if not costs:
+            assert not solution.finished
+            continue
+        assert solution.finished
+        assert solution.chosen is not None
+        found = costs[solution.candidates[solution.chosen].address][-1]
+        assert found == pytest.approx(min(along[-1] for along in costs.values()))
+        searched += search.usage.generated
+        exhaustive += tree.usage.generated
+    assert searched < exhaustive / 2, "A* must not expand everything"
+
+
+async def test_astar_expands_equal_siblings_once() -> None:
+    """At a temperature of zero all k next steps are the same: the search must walk straight to the end."""
+    for digits in map(str, range(20)):
+        search = await toy.search(toy.setting(sampling=Sampling(temperature=0, max_tokens=60)), digits)
+        solution = await astar(search, AStarOptions(k=4))
+        assert solution.chosen is not None
+        chosen = solution.candidates[solution.chosen]
+        assert search.usage.generated == 4 * chosen.num_tokens
+        assert search.usage.passes == len(chosen.steps)
+
+
+async def test_astar_expands_states_in_the_order_of_f() -> None:
+    """The expansions, as the generator saw them, are those of a sorted frontier."""
+    setting = toy.setting(sampling=Sampling(temperature=1.0, max_tokens=40))
+    generator: Any = setting.generator
+    expanded: list[list[int]] = []
+    whole = generator.generate
+
+    async def recording(request: Any) -> Any:
+        expanded.append(request.prompt)
+        return await whole(request)
+
+    generator.generate = recording
+    for digits in map(str, range(10)):
+        expanded.clear()
+        search = await toy.search(setting, digits)
+        await astar(search, AStarOptions(k=3, aggregation="last"))
+        costs = []
+        for prompt in expanded[1:]:
+            text = toy.decode(prompt[len(digits) :])
+            steps = [step + "\n\n" for step in text.split("\n\n")[:-1]]
+            g = h_parent = 0.0
+            for i in range(len(steps)):
+                h = 1 - toy.reward("".join(steps[: i + 1]))
+                g, h_parent = g + max(0.0, h_parent - h), h
+            costs.append(g + h_parent)
+        assert costs == sorted(costs)
+
+
+SHORT = Sampling(temperature=1.0, max_tokens=18)
+Costs = dict[tuple[int, ...], list[float]]
+
+
+async def all_costs(digits: str) -> Costs:
+    """f along each path to a finished node, in the tree of two sampled steps behind each node."""
+    search = await toy.search(toy.setting(sampling=SHORT), digits)
+    paths = await all_paths(search, 2)
+    return {tuple(node.index for node in path): list(path_costs(search, path, "last")) for path in paths}
+
+
+def chosen(solution: Solution) -> tuple[int, ...]:
+    assert solution.chosen is not None
+    return solution.candidates[solution.chosen].address
+
+
+async def test_weighted_astar_costs_at_most_its_weight_times_the_least() -> None:
+    """Pohl's bound; and the weight pays: fewer states are expanded."""
+    spent = []
+    for weight in (1, 1.5, 5):
+        total = 0
+        for digits in map(str, range(30)):
+            costs = await all_costs(digits)
+            search = await toy.search(toy.setting(sampling=SHORT), digits)
+            solution = await astar(search, AStarOptions(k=2, weight=weight, aggregation="last"))
+            total += search.usage.generated
+            if costs:
+                assert solution.finished
+                assert costs[chosen(solution)][-1] <= weight * min(along[-1] for along in costs.values()) + 1e-12
+        spent.append(total)
+    assert spent == sorted(spent, reverse=True)
+    assert spent[0] > spent[-1]
+
+
+async def best_first(search: Search, k: int, key: Any) -> Node | None:
+    """The first finished node of best-first search over a plain list that is sorted anew each time."""
+    frontier: list[tuple[Node, int]] = [(search.root, 0)]
+    met: set[tuple[str, Any]] = set()
+    number = 0
+    while frontier:
+        frontier.sort(key=lambda entry: key(*cost_along(entry[0]), len(entry[0].trajectory), entry[1]))
+        node, _ = frontier.pop(0)
+        if node.finished:
+            return node
+        if node.full:
+            continue
+        for child in await search.sample(node, k):
+            if (child.completion, child.finish) not in met:
+                met.add((child.completion, child.finish))
+                number += 1
+                frontier.append((child, number))
+    return None
+
+
+def cost_along(node: Node) -> tuple[float, float]:
+    """g and h of a node, from texts alone."""
+    g = h = 0.0
+    for part in node.trajectory:
+        below = 1 - worth(part.completion)
+        g, h = g + max(0.0, h - below), below
+    return g, h
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"order": "greedy"}, lambda g, h, depth, number: (h, -depth, number)),
+        ({"order": "greedy", "ties": "oldest"}, lambda g, h, depth, number: (h, number)),
+        ({"ties": "oldest"}, lambda g, h, depth, number: (g + h, number)),
+        ({"ties": "newest"}, lambda g, h, depth, number: (g + h, -number)),
+        ({}, lambda g, h, depth, number: (g + h, -depth, number)),
+        ({"weight": 3}, lambda g, h, depth, number: (g + 3 * h, -depth, number)),
+    ],
+)
+async def test_each_order_is_that_of_a_frontier_sorted_by_hand(
+    options: dict[str, Any], key: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewards are whole eighths, so that equal f are common and the ties decide, and sums are exact."""
+    whole = toy.reward
+    monkeypatch.setattr(toy, "reward", lambda text: round(whole(text) * 8) / 8)
+    for digits in map(str, range(25)):
+        search = await toy.search(toy.setting(sampling=SHORT), digits)
+        solution = await astar(search, AStarOptions(k=3, **options))
+        plain = await toy.search(toy.setting(sampling=SHORT), digits)
+        node = await best_first(plain, 3, key)
+        if node is None:
+            assert not solution.finished
+        else:
+            assert chosen(solution) == node.address
+        assert search.usage.generated == plain.usage.generated
+
+
+async def test_a_depth_limit_bounds_every_path() -> None:
+    reached = 0
+    for digits in map(str, range(30)):
+        free = await run(toy.setting(), "astar", ["k=2"], digits)
+        solution = await run(toy.setting(), "astar", ["k=2", "depth=2"], digits)
+        assert all(len(candidate.address) <= 2 for candidate in solution.candidates)
+        if free.finished and len(chosen(free)) <= 2:
+            assert chosen(solution) == chosen(free)
+        reached += not solution.finished
+    assert reached > 0, "where nothing finishes within the limit the best so far is returned"
+
+
+async def test_states_of_equal_text_are_expanded_apart_if_asked() -> None:
+    """A greedy model: with its copies kept, the oldest first, each of the 2^d copies of step d is expanded."""
+    for digits in map(str, range(8)):
+        cold = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
+        search = await toy.search(cold, digits)
+        lengths = []
+        node = search.root
+        while not node.final:
+            (node,) = await search.sample(node)
+            lengths.append(node.num_tokens)
+        once = await run(cold, "astar", ["k=2", "ties=oldest"], digits)
+        apart = await run(cold, "astar", ["k=2", "ties=oldest", "duplicates=yes"], digits)
+        assert once.usage.generated == sum(2 * length for length in lengths)
+        assert apart.usage.generated == sum(2**depth * length for depth, length in enumerate(lengths, 1))
+        assert apart.answer == once.answer
+
+
+@pytest.mark.parametrize("how", ["majority", "weighted", "prm"])
+async def test_what_the_frontier_holds_takes_part_in_the_vote_if_asked(how: str) -> None:
+    differ = 0
+    for digits in map(str, range(16)):
+        for budget in (None, "60tok"):
+            first = await run(toy.setting(budget), "astar", ["k=6"], digits)
+            voted = await run(toy.setting(budget), "astar", ["k=6", f"choose={how}"], digits)
+            assert voted.usage.generated == first.usage.generated, "the search is the same, the answer may be another"
+            # each finished state once, scored: copies and what the budget left unscored do not vote
+            states = {c.text: c for c in reversed(voted.candidates) if c.finished and c.scores}
+            if not states:
+                continue
+            votes: dict[str | None, float] = {}
+            for state in states.values():
+                weight = {"majority": 1.0, "weighted": worth(state.text), "prm": 0.0}[how]
+                votes[state.answer] = votes.get(state.answer, 0.0) + weight
+            if how == "prm":
+                assert worth(voted.candidates[chosen_index(voted)].text) == max(map(worth, states))
+            else:
+                assert votes[voted.answer] == pytest.approx(max(votes.values()))
+            differ += voted.answer != first.answer
+    assert differ > 0
+
+
+def chosen_index(solution: Solution) -> int:
+    assert solution.chosen is not None
+    return solution.chosen
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["order=greedy", "weight=2"], "option weight=2 of astar: order=greedy has no weight"),
+        (["weight=0.5"], "weight=0.5"),
+        (["weight=inf"], "weight=inf"),
+        (["weight=nan"], "weight=nan"),
+        (["ties=random"], "ties=random"),
+        (["depth=0"], "depth=0"),
+        (["k=0"], "k=0"),
+        (["choose=last"], "choose=last"),
+    ],
+)
+def test_bad_options(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find("astar").configure(options)

@@ -1,0 +1,128 @@
+"""Budget forcing: how long the thinking is, what is forced and what that costs. The toy thinks until a blank line."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from infer.generate.base import Sampling
+from infer.solution import Candidate, Solution
+from infer.strategies.budget_forcing import BudgetForcingOptions, budget_forcing
+from infer.tree import Node
+from tests import toy
+
+CLOSE, WAIT, FINAL = "\n\n", "5", "77"
+
+
+@dataclass
+class Record:
+    """What the strategy asked the search for."""
+
+    thoughts: list[Node] = field(default_factory=list)
+    answers: list[Node] = field(default_factory=list)
+    forced: list[Node] = field(default_factory=list)
+
+
+async def run(digits: str, budget: str | None = None, **options: Any) -> tuple[Record, Solution, Candidate]:
+    setting = toy.setting(budget, sampling=Sampling(temperature=1.0, max_tokens=60))
+    search = await toy.search(setting, digits)
+    record, sample, extend = Record(), search.sample, search.extend
+
+    async def sampling(*given: Any, **named: Any) -> list[Node]:
+        nodes = await sample(*given, **named)
+        (record.answers if named.get("max_tokens") is None else record.thoughts).extend(nodes)
+        return nodes
+
+    async def extending(*given: Any, **named: Any) -> Node:
+        record.forced.append(await extend(*given, **named))
+        return record.forced[-1]
+
+    search.sample, search.extend = sampling, extending  # type: ignore[method-assign]
+    given = {"close": CLOSE, "wait": WAIT, "final": FINAL, "answer": 20, **options}
+    solution = await budget_forcing(search, BudgetForcingOptions(**given))
+    generator: Any = setting.generator
+    assert (
+        solution.usage.generated == generator.generated == sum(n.num_tokens for n in record.thoughts + record.answers)
+    )
+    assert solution.chosen is not None
+    return record, solution, solution.candidates[solution.chosen]
+
+
+@pytest.mark.parametrize("thinking", [1, 2, 3, 5])
+@pytest.mark.parametrize(("waits", "wait"), [(0, "5"), (1, "5"), (4, "5"), (2, "5678")])
+async def test_thinking_never_exceeds_its_budget(thinking: int, waits: int, wait: str) -> None:
+    cut_off = 0
+    for digits in map(str, range(30)):
+        record, _, chosen = await run(digits, thinking=thinking, waits=waits, wait=wait)
+        last = record.thoughts[-1]
+        assert last.length <= thinking
+        stops = [node for node in record.forced if node.text.endswith(FINAL)]
+        assert len(stops) == (last.finish == "length")
+        if stops:
+            assert last.length == thinking, "it is cut off at its budget, not before"
+            separator = "" if last.completion.endswith("\n") else "\n\n"
+            assert chosen.text == f"{last.completion}{separator}{CLOSE}\n\n{FINAL}{record.answers[0].text}"
+        cut_off += len(stops)
+    assert cut_off > 0
+
+
+@pytest.mark.parametrize("waits", [0, 1, 2, 5])
+async def test_it_waits_as_often_as_asked_and_forced_text_is_free(waits: int) -> None:
+    """With room for all of it: each end is taken back, and paid for since it was sampled."""
+    cut_off = 0
+    for digits in map(str, range(30)):
+        record, solution, chosen = await run(digits, waits=waits, thinking=40)
+        waited = [node for node in record.forced if node.text.endswith(WAIT)]
+        short = record.thoughts[-1].finish == "length" or record.thoughts[-1].length + 2 >= 40
+        assert len(waited) == waits or short
+        assert len(record.thoughts) == len(waited) + 1
+        cut_off += short
+        text = ""
+        for thought, wait in zip(record.thoughts, waited, strict=False):
+            text += thought.text.removesuffix(CLOSE)
+            text += wait.text
+            assert wait.text == ("" if text.removesuffix(wait.text).endswith("\n") else "\n\n") + WAIT
+            assert wait.completion == text
+        assert chosen.text.startswith(text + record.thoughts[-1].text)
+        forced = sum(node.num_tokens for node in record.forced)
+        taken_back = len(waited)  # one token each, an end or a delimiter
+        assert chosen.num_tokens == solution.usage.generated - taken_back + forced
+        assert solution.usage.discarded == taken_back
+    assert cut_off < 10
+
+
+async def test_without_a_delimiter_thinking_ends_where_the_model_ends() -> None:
+    """The toy's vocabulary has no </think>. To wait is to take the end token back; a cut has no delimiter."""
+    ended = 0
+    for digits in map(str, range(20)):
+        record, _, chosen = await run(digits, close=None, waits=1, thinking=30)
+        (first, *_), waited = record.thoughts, [n for n in record.forced if n.text.endswith(WAIT)]
+        assert first.finish in ("end", "length"), "blank lines do not end it"
+        if first.finish == "end" and first.length + 2 < 30:
+            assert len(waited) == 1
+            assert chosen.tokens[: first.num_tokens - 1] == first.tokens[:-1]
+            assert toy.END not in chosen.tokens[:-1]
+        if record.thoughts[-1].finished:
+            assert not record.answers, "the end of its thinking is the end of its answer"
+            ended += 1
+        else:
+            assert f"\n\n{FINAL}" in chosen.text
+    assert ended > 10
+
+
+async def test_the_answer_has_its_share_of_a_budget_of_tokens() -> None:
+    for amount in (21, 25, 40):
+        for digits in map(str, range(10)):
+            record, solution, _ = await run(digits, budget=f"{amount}tok", close=None)
+            assert record.thoughts[-1].length <= amount - 20
+            assert solution.usage.generated <= amount
+            assert record.answers or record.thoughts[-1].finished
+
+
+async def test_without_forcing_it_is_plain_sampling() -> None:
+    for digits in map(str, range(20)):
+        search = await toy.search(toy.setting(), digits)
+        (plain,) = await search.sample(search.root, until="end", max_tokens=40)
+        _, _, chosen = await run(digits, close=None, thinking=40)
+        if plain.finished:
+            assert chosen.tokens == plain.tokens

@@ -1,0 +1,198 @@
+"""Self-consistency: its early stop against all that could still come, by brute force."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infer.errors import UserError
+from infer.generate.base import Sampling
+from infer.strategies import find
+from infer.strategies.choose import tally
+from infer.strategies.self_consistency import SelfConsistencyOptions, certain, posterior, self_consistency, soonest_stop
+from tests import toy
+from tests.test_laws import run
+
+ANSWERS = ["a", "b", "c", None]
+
+
+def votes_of(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> dict[int, float]:
+    groups = [-1 if answer is None else answers.index(answer) for answer in answers]
+    return tally(groups, weights or [1.0] * len(answers))
+
+
+def winner(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
+    """By the definition: the largest sum of votes, of equal ones the first that was seen."""
+    totals: dict[str, float] = {}
+    for answer, weight in zip(answers, weights or [1.0] * len(answers), strict=True):
+        if answer is not None:
+            totals[answer] = totals.get(answer, 0.0) + weight
+    return max(totals, key=lambda answer: totals[answer]) if totals else None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
+def test_the_winner_is_certain_exactly_when_no_completion_changes_it(n: int) -> None:
+    """Both ways, ties included: it never stops too early, and never goes on in vain."""
+    for drawn in range(1, n + 1):
+        completions = list(itertools.product([*ANSWERS, "new", "newer"], repeat=n - drawn))
+        for answers in itertools.product(ANSWERS, repeat=drawn):
+            if winner(answers) is None:
+                continue
+            same = {winner(answers + rest) for rest in completions} == {winner(answers)}
+            assert certain(votes_of(answers), n - drawn) == same, answers
+
+
+weighted = st.tuples(st.sampled_from(ANSWERS), st.floats(0, 1))
+
+
+@given(st.lists(weighted, min_size=1, max_size=12), st.lists(weighted, max_size=6), st.sampled_from([*ANSWERS, "new"]))
+def test_no_weights_to_come_change_a_certain_winner(
+    drawn: list[tuple[str | None, float]], coming: list[tuple[str | None, float]], rival: str | None
+) -> None:
+    answers, weights = [a for a, _ in drawn], [w for _, w in drawn]
+    if winner(answers, weights) is None or not certain(votes_of(answers, weights), len(coming)):
+        return
+    for rest in (coming, [(rival, 1.0)] * len(coming)):
+        assert winner(answers + [a for a, _ in rest], weights + [w for _, w in rest]) == winner(answers, weights)
+
+
+def test_rounding_of_sums_does_not_break_a_tie_too_early() -> None:
+    """0.1 ten times is less than 1: the rival's three more whole votes are not measured by one addition."""
+    for tenths in range(1, 40):
+        rival = sum([0.1] * tenths)
+        for coming in range(1, 30):
+            grown = rival
+            for _ in range(coming):
+                grown += 1.0
+            # the leader has exactly what the rival can reach, and was seen later: it loses that tie
+            assert not certain({1: grown, 0: rival}, coming)
+
+
+@pytest.mark.parametrize("options", [{"stop": "certain"}, {"stop": "beta", "threshold": 0.8}])
+def test_a_wave_holds_no_sample_too_many_and_is_as_large_as_that_allows(options: dict[str, Any]) -> None:
+    """No completion makes the rule hold inside the wave, and one does at its end."""
+    configured = SelfConsistencyOptions(**options)
+    n = 6
+
+    def holds(answers: Sequence[str | None]) -> bool:
+        votes = votes_of(answers)
+        if not votes:
+            return False
+        top = sorted([0, 0, *votes.values()])[-2:]
+        beta = options["stop"] == "beta" and beta_tail(int(top[1]), int(top[0])) >= 0.8
+        return beta or certain(votes, n - len(answers))
+
+    for drawn in (0, 2, 3):
+        for answers in itertools.product(ANSWERS, repeat=drawn):
+            if holds(answers):
+                continue
+            wave = soonest_stop(votes_of(answers), n - drawn, n - drawn, configured)
+            for size in range(1, wave + 1):
+                reached = any(holds(answers + rest) for rest in itertools.product([*ANSWERS, "new"], repeat=size))
+                assert reached == (size == wave), (answers, size)
+
+
+def beta_tail(most: int, second: int) -> float:
+    """P(p > 1/2), p ~ Beta(most + 1, second + 1), by the binomial tail."""
+    total = most + second + 1
+    return sum(math.comb(total, k) for k in range(most + 1)) / 2**total
+
+
+def test_the_posterior_of_two_answers_is_the_beta_tail() -> None:
+    for most in range(30):
+        for second in range(most + 1):
+            assert posterior([second, most]) == pytest.approx(beta_tail(most, second), rel=1e-12)
+    assert posterior([4.0]) == pytest.approx(1 - 1 / 32)  # one answer, seen four times: the other was not seen yet
+
+
+@pytest.mark.parametrize("answers", [3, 4, 10, 40])
+@pytest.mark.parametrize("count", [0, 1, 5, 60])
+def test_the_posterior_of_equal_counts_is_shared(answers: int, count: int) -> None:
+    assert posterior([count] * answers) == pytest.approx(1 / answers, abs=1e-6)
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 4], [0, 2, 3, 5], [1, 1, 1, 1, 1, 6], [10, 20, 30]])
+def test_the_posterior_of_many_answers_is_that_of_their_dirichlet(counts: list[float]) -> None:
+    shares = np.random.default_rng(0).dirichlet(np.array(counts) + 1, size=200_000)
+    frequency = (shares.argmax(axis=1) == len(counts) - 1).mean()
+    assert posterior(counts) == pytest.approx(frequency, abs=5 * math.sqrt(0.25 / 200_000))  # five standard errors
+
+
+@pytest.mark.parametrize("weights", ["count", "prm", "logprob"])
+@pytest.mark.parametrize("n", [2, 5, 12])
+async def test_stopping_early_gives_the_same_answer_from_fewer_samples(weights: str, n: int) -> None:
+    fewer = 0
+    for digits in map(str, range(25)):
+        options = [f"n={n}", f"weights={weights}"]
+        whole = await run(toy.setting(), "self-consistency", [*options, "stop=never"], digits)
+        early = await run(toy.setting(), "self-consistency", options, digits)
+        assert early.answer == whole.answer
+        drawn = len(early.candidates)
+        assert early.candidates == whole.candidates[:drawn]
+        fewer += n - drawn
+        if weights == "count":  # and at the first sample that made the winner certain
+            answers = [c.answer if c.finished else None for c in whole.candidates]
+            needed = next(
+                m for m in range(1, n + 1) if m == n or ((votes := votes_of(answers[:m])) and certain(votes, n - m))
+            )
+            assert drawn == needed
+    if n == 12:
+        assert fewer > 0
+
+
+async def test_the_weights_are_those_of_their_definition() -> None:
+    differ = 0
+    for digits in map(str, range(25)):
+        plain = await run(toy.setting(), "self-consistency", ["n=12", "stop=never"], digits)
+        scored = await run(
+            toy.setting(), "self-consistency", ["n=12", "stop=never", "weights=prm", "aggregation=min"], digits
+        )
+        finished = [c for c in scored.candidates if c.finished and c.scores]
+        answers = [c.answer for c in finished]
+        assert plain.answer == winner(answers)  # who has no step gives no answer
+        assert scored.answer == winner(answers, [min(c.scores or []) for c in finished])
+        differ += plain.answer != scored.answer
+    assert differ > 0
+
+
+async def test_adaptive_rules_stop_at_their_threshold() -> None:
+    """A greedy model says the same each time: P(p > 1/2) = 1 - 2^-(v+1) after v samples."""
+    for threshold, needed in ((0.8, 2), (0.95, 4), (0.99, 6)):
+        for stop in ("beta", "dirichlet"):
+            setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
+            search = await toy.search(setting, "3")
+            options = SelfConsistencyOptions(n=40, stop=stop, threshold=threshold)  # type: ignore[arg-type]
+            solution = await self_consistency(search, options)
+            assert len(solution.candidates) == needed
+
+
+async def test_a_budget_bounds_what_can_still_come() -> None:
+    """Without n each token left could be a solution: the search stops when even these could not outvote the leader."""
+    stopped = 0
+    for digits in map(str, range(12)):
+        for amount in (30, 90):
+            early = await run(toy.setting(f"{amount}tok"), "self-consistency", [], digits)
+            whole = await run(toy.setting(f"{amount}tok"), "self-consistency", ["stop=never"], digits)
+            assert early.answer == whole.answer
+            stopped += early.usage.generated < whole.usage.generated
+    assert stopped > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["stop=beta", "weights=prm"], "stop=beta of self-consistency: its posterior is one of counts"),
+        (["threshold=0.4"], "threshold"),
+        (["n=0"], "n=0"),
+        (["wave=0"], "wave=0"),
+        (["stop=soon"], "stop=soon"),
+    ],
+)
+def test_bad_options(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find("self-consistency").configure(options)

@@ -1,0 +1,168 @@
+"""A language model and a reward model small enough to enumerate: pure functions of their input, counting what they do.
+
+The model's tokens are ten digits, `\\n\\n` (id 10) and the end token (id 11); its distribution behind a prefix comes
+from a hash of the prefix. The reward of a solution so far is a hash of its text. What they did is counted inside the
+toys, apart from the ledger under test.
+"""
+
+import asyncio
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from infer.cost.model import ModelSpec
+from infer.cost.pricing import Call
+from infer.generate.base import Completion, Message, Request, Sampling
+from infer.problem import Problem
+from infer.search import Search, Setting
+from infer.tree import Aggregation, Finish
+from infer.usage import Budget
+from infer.verifiers.base import Scores
+
+DELIMITER, END = 10, 11
+SPEC = ModelSpec.from_config(
+    {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 12,
+    }
+)
+TEXT = [*map(str, range(10)), "\n\n", ""]
+
+
+def hashed(*key: object) -> float:
+    """A number in [0, 1) that depends on nothing but the key."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=6).digest()) / 2**48
+
+
+class ToyGenerator:
+    """Implements `Generator`. Calls take a random number of turns, so they end in another order than they began."""
+
+    def __init__(self, max_context: int = 200, seed: int = 0) -> None:
+        self.max_context = max_context
+        self.spec: ModelSpec | None = SPEC
+        self.generated = self.prompt_tokens = self.calls = self.in_flight = 0
+        self.log: list[Call] = []
+        self._turns = random.Random(seed)
+
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [int(character) for message in messages for character in message["content"] if character.isdigit()]
+
+    async def tokenize(self, text: str) -> list[int]:
+        return [TEXT.index(piece) for piece in re.findall(r"\n\n|\d", text)]
+
+    async def generate(self, request: Request) -> list[Completion]:
+        self.calls += 1
+        self.in_flight += 1
+        try:
+            for _ in range(self._turns.randrange(8)):
+                await asyncio.sleep(0)
+        finally:
+            self.in_flight -= 1
+        assert not isinstance(request.prompt, str)
+        assert len(request.prompt) + request.max_tokens <= self.max_context
+        return [self._complete(request, request.prompt, request.seed + i) for i in range(request.n)]
+
+    def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
+        rng, tokens, finish = random.Random(seed), list[int](), "length"
+        while len(tokens) < request.max_tokens:
+            weights = probabilities([*prompt, *tokens])
+            greedy = request.sampling.temperature == 0
+            tokens.append(weights.index(max(weights)) if greedy else rng.choices(range(12), weights)[0])
+            if tokens[-1] == END or (tokens[-1] == DELIMITER and request.delimiter == "\n\n"):
+                finish = "end" if tokens[-1] == END else "step"
+                break
+        self.generated += len(tokens)
+        self.prompt_tokens += len(prompt)
+        logprobs = [-1.0] * len(tokens) if request.logprobs else None
+        ended: Finish = finish  # type: ignore[assignment]
+        cached = len(prompt) // 2
+        self.log.append(Call(SPEC, len(prompt) - cached, cached, len(tokens)))
+        return Completion(tokens, len(tokens), decode(tokens), ended, logprobs, len(prompt) - cached, cached)
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "toy"}
+
+    async def close(self) -> None: ...
+
+
+class ToyVerifier:
+    """Implements `Verifier`."""
+
+    stepwise = True
+
+    def __init__(self, aggregation: Aggregation = "last") -> None:
+        self.aggregation = aggregation
+        self.spec = SPEC
+        self.passes = 0
+        self.log: list[Call] = []
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        await asyncio.sleep(0)
+        assert all(step.strip() for step in steps), "an empty step was scored"
+        self.passes += len(steps) - known
+        values = [reward("".join(steps[: i + 1])) for i in range(known, len(steps))]
+        most = await self.most(question, steps, known, finished)
+        calls = [Call(SPEC, call.prefill - call.prefill // 2, call.prefill // 2, 0) for call in most]
+        self.log += calls
+        return Scores(values, calls)
+
+    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        ends = [sum(map(len, steps[: i + 1])) for i in range(known, len(steps))]
+        return [Call(SPEC, end, 0, 0) for end in ends]
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "toy"}
+
+    async def close(self) -> None: ...
+
+
+def probabilities(prefix: Sequence[int]) -> list[float]:
+    """The model's distribution over the 12 tokens behind a prefix. It never ends or steps before a digit."""
+    weights = [hashed("token", tuple(prefix), token) ** 4 for token in range(12)]
+    weights[DELIMITER] += 0.5
+    weights[END] += 0.3
+    if not prefix or prefix[-1] == DELIMITER:
+        weights[DELIMITER] = weights[END] = 0.0
+    return [weight / sum(weights) for weight in weights]
+
+
+def reward(text: str) -> float:
+    return hashed("reward", text.strip())
+
+
+def decode(tokens: Sequence[int]) -> str:
+    return "".join(TEXT[token] for token in tokens)
+
+
+async def group(answers: Sequence[str | None]) -> list[int]:
+    return [-1 if answer is None else answers.index(answer) for answer in answers]
+
+
+def extract(text: str) -> str | None:
+    """The last step's first digit."""
+    return text.split("\n\n")[-1][:1] or None
+
+
+def setting(budget: str | None = None, seed: int = 0, **changes: Any) -> Setting:
+    """A setting over fresh toys."""
+    values: dict[str, Any] = {
+        "generator": ToyGenerator(seed=seed),
+        "verifier": ToyVerifier(),
+        "group": group,
+        "extract": extract,
+        "sampling": Sampling(temperature=1.0, max_tokens=100),
+        "budget": Budget.parse(budget) if budget else None,
+        "seed": 0,
+        "step_tokens": 20,
+    }
+    return Setting(**{**values, **changes})
+
+
+async def search(setting: Setting, digits: str = "7") -> Search:
+    return await Search.open(setting, Problem(f"p{digits}", digits), [{"role": "user", "content": digits}])
