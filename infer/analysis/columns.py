@@ -1,0 +1,341 @@
+"""From `solutions.jsonl` to columns: parsed, graded, and kept beside the run for the next reading.
+
+Arrow parses the JSON and leaves the texts out. What a candidate's answer is worth (equal to the reference, of which
+class of equal answers) is found once for each distinct answer of a problem.
+"""
+
+import asyncio
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from infer.errors import UserError
+from infer.solution import Solution
+from infer.usage import Usage
+from infer.verifiers.answers import AnswerChecker
+
+CACHE = ".analysis"
+CACHE_VERSION = 1
+CHUNK = 32 << 20
+WHOLE = {field.name for field in fields(Usage) if field.type is int}
+
+Columns = tuple[pa.Table, Path | pa.Table]
+"""The table of a run's problems, and the table of its candidates or the file that holds it."""
+
+_T = TypeVar("_T")
+
+
+def load(folders: Sequence[Path], *, cache: bool = True) -> list[Columns]:
+    """The columns of each run. Raises UserError."""
+    return _in_thread(_load_all(folders, cache))
+
+
+def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) -> None:
+    """Writes a run's side files. Raises OSError."""
+    for table, file in zip((problems, candidates), _side_files(folder), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        fresh = file.with_suffix(f".{os.getpid()}.new")
+        pq.write_table(table.replace_schema_metadata({b"infer": stamp}), fresh)
+        fresh.replace(file)
+
+
+def stamp_of(path: Path) -> bytes:
+    """What the side files say of the solutions they were made from."""
+    found = path.stat()
+    return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns}".encode()
+
+
+def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
+    """Runs a coroutine to its end, also from within a running event loop, such as a notebook's."""
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+async def _load_all(folders: Sequence[Path], cache: bool) -> list[Columns]:
+    async with AnswerChecker() as checker:
+        return [await _load(folder, cache, checker) for folder in folders]
+
+
+async def _load(folder: Path, cache: bool, checker: AnswerChecker) -> Columns:
+    path = folder / "solutions.jsonl"
+    try:
+        path.stat()
+    except OSError as error:
+        raise UserError(f"{folder} has no solutions: {error.strerror}: {path.name}: leave this run out") from None
+    files = _side_files(folder)
+    if cache:
+        try:
+            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path) for file in files):
+                return pq.read_table(files[0]), files[1]
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError):
+            pass  # not there, half written, or of something else: made anew
+    stamp = stamp_of(path)
+    problems, candidates = await _columns(path, checker)
+    if cache:
+        try:
+            store(folder, stamp, problems, candidates)
+            return problems, files[1]
+        except OSError:
+            pass  # a folder that we may only read
+    return problems, candidates
+
+
+def _side_files(folder: Path) -> tuple[Path, Path]:
+    return folder / CACHE / "problems.parquet", folder / CACHE / "candidates.parquet"
+
+
+async def _columns(path: Path, checker: AnswerChecker) -> tuple[pa.Table, pa.Table]:
+    seen: set[str] = set()
+    problems, candidates = [], []
+    for table in _parse(path):
+        ids = table["problem_id"].to_pylist()
+        fresh = [name not in seen and not seen.add(name) for name in ids]  # type: ignore[func-returns-value]
+        if not all(fresh):
+            table = table.filter(pa.array(fresh))
+        problem = _problems(table)
+        problems.append(problem)
+        candidates.append(await _candidates(table, checker))
+    return pa.concat_tables(problems, promote_options="permissive").combine_chunks(), pa.concat_tables(candidates)
+
+
+def _parse(path: Path) -> Iterator[pa.Table]:
+    """The solutions without their texts, some megabytes at a time; at least one table, which may have no rows."""
+    with path.open("rb") as file:
+        first = file.readline()
+        schema = _schema([first, _last_line(path)])
+        file.seek(0)
+        number, rest = 1, b""
+        none = True
+        while True:
+            data = file.read(CHUNK)
+            block, newline, rest = (rest + data).rpartition(b"\n")
+            block += newline
+            if not data and rest:  # the last line lacks its newline: whole, or torn
+                block, rest = (block + rest if _is_solution(rest) else block), b""
+            if block.strip():
+                none = False
+                yield _parse_block(block, schema, path, number)
+                number += block.count(b"\n")
+            if not data:
+                break
+    if none:
+        yield schema.empty_table()
+
+
+def _parse_block(block: bytes, schema: pa.Schema, path: Path, number: int) -> pa.Table:
+    try:
+        table = pj.read_json(
+            io.BytesIO(block),
+            read_options=pj.ReadOptions(block_size=len(block) + 1, use_threads=False),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except pa.ArrowInvalid:
+        table = None
+    required = ("problem_id", "finished", "candidates", "usage")
+    if table is None or any(table[name].null_count for name in required):
+        lines = block.splitlines()
+        bad = next((i for i, line in enumerate(lines) if not _is_solution(line)), None)
+        where = f"line {number + bad} of {path}" if bad is not None else f"{path}, from line {number} on,"
+        raise UserError(f"{where} is no solution: mend or remove it")
+    return table
+
+
+def _is_solution(line: bytes) -> bool:
+    try:
+        Solution.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True
+
+
+def _last_line(path: Path) -> bytes:
+    """The last line that ends in a newline."""
+    size, width = path.stat().st_size, 1 << 16
+    with path.open("rb") as file:
+        while True:
+            file.seek(max(0, size - width))
+            lines = file.read().split(b"\n")[:-1]
+            if len(lines) > 1 or width >= size:
+                return lines[-1] if lines else b""
+            width *= 4
+
+
+_CANDIDATE = pa.struct(
+    [
+        ("address", pa.list_(pa.int64())),
+        ("num_tokens", pa.int64()),
+        ("answer", pa.string()),
+        ("finished", pa.bool_()),
+        ("scores", pa.list_(pa.float64())),
+        ("logprob", pa.float64()),
+    ]
+)
+
+
+def _schema(samples: Sequence[bytes]) -> pa.Schema:
+    """What is read of a solution; which counts its usage has is taken from these lines."""
+    known: dict[str, pa.DataType] = {
+        "problem_id": pa.string(),
+        "level": pa.string(),
+        "reference": pa.string(),
+        "answer": pa.string(),
+        "correct": pa.bool_(),
+        "finished": pa.bool_(),
+        "chosen": pa.int64(),
+        "seconds": pa.float64(),
+        "note": pa.string(),
+        "candidates": pa.list_(_CANDIDATE),
+    }
+    counts: dict[str, Any] = {name.name: 0 for name in fields(Usage)}
+    extra: dict[str, Any] = {}
+    for line in samples:
+        try:
+            found = json.loads(line)
+            counts |= found["usage"]
+            extra |= {key: value for key, value in found.items() if key not in known and key != "usage"}
+        except (ValueError, LookupError, TypeError):
+            continue  # said with its number when it is parsed
+    schema = [*known.items(), ("usage", _numbers(counts) or pa.struct([]))]
+    schema += [(key, kind) for key, value in extra.items() if (kind := _numbers(value)) is not None]
+    return pa.schema(schema)
+
+
+def _numbers(value: Any) -> pa.DataType | None:
+    """The type of a number, or of the numbers in a dictionary; None for all else."""
+    if isinstance(value, dict):
+        kinds = [(key, kind) for key, item in value.items() if (kind := _numbers(item)) is not None]
+        return pa.struct(kinds) if kinds else None
+    return pa.float64() if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _problems(table: pa.Table) -> pa.Table:
+    columns: dict[str, Any] = {name: table[name] for name in ("problem_id", "level", "reference", "answer")}
+    columns["correct"] = table["correct"].cast(pa.uint8()).cast(pa.float64())
+    columns["correct"] = pc.fill_null(columns["correct"], np.nan)
+    columns["finished"] = table["finished"]
+    columns["samples"] = pc.fill_null(pc.list_value_length(table["candidates"]), 0)
+    columns["chosen"] = pc.fill_null(table["chosen"], -1)
+    columns["note"] = table["note"]
+    columns["seconds"] = table["seconds"]
+    for name in table.column_names:
+        if pa.types.is_floating(table[name].type) and name not in columns:
+            columns[name] = table[name]
+    for name in table.column_names:
+        if pa.types.is_struct(table[name].type):
+            columns |= _counts(table[name], "" if name == "usage" else f"{name}_")
+    for kind in ("flops", "bytes"):  # totals, as the properties of `Usage`
+        parts = [f"{part}_{kind}" for part in ("prefill", "decode", "verifier_prefill", "verifier_decode")]
+        if all(part in columns for part in parts):
+            columns.setdefault(kind, sum(columns[part].to_numpy() for part in parts))
+    return pa.table(columns)
+
+
+def _counts(column: pa.ChunkedArray, prefix: str) -> dict[str, pa.ChunkedArray]:
+    """The numbers in a column of structs: those that `Usage` counts in whole numbers, others NaN where not known."""
+    flat: dict[str, pa.ChunkedArray] = {}
+    for field, values in zip(column.type, column.flatten(), strict=True):
+        name = prefix + field.name
+        if pa.types.is_struct(field.type):
+            flat |= _counts(values, f"{name}_")
+        elif field.name in WHOLE:
+            flat[name] = pc.fill_null(values, 0.0).cast(pa.int64())
+        else:
+            flat[name] = pc.fill_null(values, np.nan)
+    return flat
+
+
+_AGGREGATE: dict[str, Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], Any]] = {
+    "last": lambda values, starts, lengths: values[starts + lengths - 1],
+    "min": lambda values, starts, lengths: np.minimum.reduceat(values, starts),
+    "prod": lambda values, starts, lengths: np.multiply.reduceat(values, starts),
+    "mean": lambda values, starts, lengths: np.add.reduceat(values, starts) / lengths,
+}
+
+
+async def _candidates(table: pa.Table, checker: AnswerChecker) -> pa.Table:
+    """One row a candidate, without its text; its answer graded and sorted into a class."""
+    lists = table["candidates"].combine_chunks()
+    lists = lists if isinstance(lists, pa.ListArray) else pa.concat_arrays(lists.chunks)
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    problem = np.repeat(np.arange(len(counts)), counts)
+    names = [field.name for field in _CANDIDATE]
+    cells = dict(zip(names, lists.flatten().flatten(), strict=True))
+    group, correct = await _graded(table["reference"].to_pylist(), problem, cells["answer"], checker)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else np.zeros(0, dtype=np.int64)
+    index = np.arange(len(problem)) - first[problem] if len(problem) else problem
+    chosen = pc.fill_null(table["chosen"], -1).to_numpy()
+    lengths = pc.fill_null(pc.list_value_length(cells["scores"]), 0).to_numpy(zero_copy_only=False)
+    values = cells["scores"].flatten().to_numpy(zero_copy_only=False)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else np.zeros(0, dtype=np.int64)
+    scored = lengths > 0
+    columns: dict[str, Any] = {
+        "num_tokens": cells["num_tokens"].to_numpy().astype(np.int32),
+        "depth": pc.list_value_length(cells["address"]).to_numpy(zero_copy_only=False).astype(np.int16),
+        "finished": cells["finished"],
+        "correct": correct,
+        "group": group,
+        "chosen": index == chosen[problem],
+        "passes": lengths.astype(np.int32),
+    }
+    for how, reduce in _AGGREGATE.items():
+        scores = np.full(len(lengths), np.nan)
+        if scored.any():
+            scores[scored] = reduce(values, starts[scored], lengths[scored])
+        columns[f"score_{how}"] = scores
+    columns["logprob"] = pc.fill_null(cells["logprob"], np.nan)
+    return pa.table(columns)
+
+
+async def _graded(
+    references: Sequence[str | None], problem: "np.ndarray[Any, Any]", answers: pa.Array, checker: AnswerChecker
+) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+    """The class of each candidate's answer within its problem, and whether it equals the reference."""
+    encoded = answers.dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    codes = pc.fill_null(encoded.indices, len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
+    inverse, pairs = pd.factorize(problem * (len(texts) + 1) + codes)  # each answer of a problem once, in its order
+    owners, kinds = np.divmod(pairs, len(texts) + 1)
+    group = np.full(len(pairs), -1, dtype=np.int32)
+    correct = np.zeros(len(pairs), dtype=np.float32)
+
+    async def grade(start: int, end: int) -> None:
+        reference = references[owners[start]]
+        found = [texts[kind] if kind < len(texts) else None for kind in kinds[start:end]]
+        group[start:end] = await checker.group(found)
+        for place, answer in enumerate(found, start):
+            if reference is None:
+                correct[place] = np.nan
+            elif answer is not None:
+                correct[place] = (await checker.equal(reference, answer)).equal
+
+    if len(pairs):
+        edges = [0, *(np.flatnonzero(np.diff(owners)) + 1), len(pairs)]
+        await asyncio.gather(*(grade(start, end) for start, end in pairwise(edges)))
+    return group[inverse], correct[inverse]

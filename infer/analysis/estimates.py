@@ -1,0 +1,192 @@
+"""Means over problems with intervals, and paired differences.
+
+Problems are what is sampled: several runs or seeds of one problem say more about that problem, not about others. All
+intervals are clustered by problem, each problem weighing the same (Miller 2411.00640, section 2.2).
+"""
+
+import math
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from infer.analysis.frames import Runs
+from infer.errors import UserError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over problems and its interval."""
+
+    mean: float
+    low: float
+    high: float
+    problems: int
+    """Clusters: problems with at least one value."""
+    values: int
+    missing: int
+    """Values that are not a number, such as pass@k of fewer than k samples. They are left out, not counted as zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Configuration `b` minus configuration `a` on the problems that both have."""
+
+    mean: float
+    low: float
+    high: float
+    bootstrap_low: float
+    bootstrap_high: float
+    gained: int | None
+    """Problems that only `b` solves; None where there are several runs of a problem."""
+    lost: int | None
+    mcnemar_p: float | None
+    """Exact two-sided McNemar test; None where there are several runs of a problem."""
+    cost_a: float
+    cost_b: float
+    problems: int
+
+
+def share(
+    values: Any, problems: Any, confidence: float = 0.95, *, weigh: Literal["problems", "values"] = "problems"
+) -> Estimate:
+    """The mean of values in [0, 1], with Wilson's interval at the size that the clusters are worth.
+
+    The effective size is p (1 - p) / s^2, with s the standard error clustered by problem, corrected for the degrees of
+    freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). Where all values
+    are 0 or all are 1, s tells nothing: each problem counts as one observation. All of [0, 1] without any value.
+    With `weigh` "values" each value weighs the same, and s is the ratio estimator's.
+    """
+    sums, counts, missing = _clusters(values, problems)
+    clusters = len(counts)
+    if clusters == 0:
+        return Estimate(math.nan, 0.0, 1.0, 0, 0, missing)
+    means = sums / counts
+    weights = np.full(clusters, 1 / clusters) if weigh == "problems" else counts / counts.sum()
+    centre = float(means.mean() if weigh == "problems" else sums.sum() / counts.sum())
+    z, t = _quantiles(confidence, clusters - 1)
+    spread = float(((weights * (means - centre)) ** 2).sum())
+    variance = spread * clusters / (clusters - 1) if clusters > 1 else 0.0
+    size = float(clusters)
+    if 0 < centre < 1 and variance > 1e-20:  # above rounding
+        size = centre * (1 - centre) / variance * (z / t) ** 2
+    middle = (centre + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * math.sqrt(centre * (1 - centre) / size + z**2 / (4 * size**2))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Estimate(centre, min(low, centre), max(high, centre), clusters, int(counts.sum()), missing)
+
+
+def mean(values: Any, problems: Any, confidence: float = 0.95) -> Estimate:
+    """The mean of values of any size, such as costs, with Student's interval over the problems' means."""
+    sums, counts, missing = _clusters(values, problems)
+    means = sums / counts
+    centre = float(means.mean()) if len(means) else math.nan
+    half = math.inf
+    if len(means) > 1:
+        _, t = _quantiles(confidence, len(means) - 1)
+        half = t * float(means.std(ddof=1)) / math.sqrt(len(means))
+    return Estimate(centre, centre - half, centre + half, len(means), int(counts.sum()), missing)
+
+
+def accuracy(runs: Runs, by: str | list[str] = "configuration", confidence: float = 0.95) -> pd.DataFrame:
+    """The share of problems solved, for each value of one or several columns of `runs.problems`."""
+    columns = [by] if isinstance(by, str) else by
+    rows = []
+    for key, part in runs.problems.groupby(columns, observed=True, sort=False):
+        rows.append((*key, *astuple(share(part["correct"], part["problem_id"], confidence))))
+    names = [field.name for field in fields(Estimate)]
+    return pd.DataFrame(rows, columns=[*columns, *names]).set_index(columns)
+
+
+def compare(
+    runs: Runs,
+    a: str,
+    b: str,
+    *,
+    unit: str = "tokens",
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """Configuration `b` against configuration `a`, problem by problem.
+
+    `low` and `high` are Bonett and Price's interval (2012, eq. 3), that of the differences with one problem more that
+    only `a` solves and one that only `b` does: without, two configurations that agree on all problems would seem known
+    to be equal. With few problems that only one solves it is a little wide. The bootstrap has no such remedy.
+    The costs of both are told, since a difference at unequal cost says little: `infer.analysis.curves.at_equal_cost`
+    compares families of configurations there. Raises UserError for a configuration that is not there.
+    """
+    means = []
+    costs = []
+    cost = runs.cost(unit)
+    for name in (a, b):
+        rows = (runs.problems["configuration"] == name) & runs.problems["correct"].notna()
+        if not rows.any():
+            known = ", ".join(runs.runs["configuration"].unique())
+            raise UserError(f"no graded problems of configuration {name!r}: there are {known}")
+        ids = runs.problems.loc[rows, "problem_id"]
+        means.append(runs.problems.loc[rows, "correct"].groupby(ids).agg(["mean", "size"]))
+        costs.append(cost[rows].groupby(ids).mean())
+    shared = means[0].index.intersection(means[1].index)
+    if shared.empty:
+        raise UserError(f"{a} and {b} have no problem in common: a paired difference needs the same evaluation set")
+    first, second = (part.loc[shared] for part in means)
+    difference = (second["mean"] - first["mean"]).to_numpy()
+    middle, half = _paired(difference, confidence)
+    low, high = percentiles(resamples(len(difference), draws, seed) @ difference, confidence)
+    gained = lost = p = None
+    if (first["size"] == 1).all() and (second["size"] == 1).all():
+        gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+        p = mcnemar(gained, lost)
+    cost_a, cost_b = (float(part.loc[shared].mean()) for part in costs)
+    bounds = middle - half, middle + half, float(low), float(high)
+    return Difference(float(difference.mean()), *bounds, gained, lost, p, cost_a, cost_b, len(shared))
+
+
+def _paired(difference: Array, confidence: float) -> tuple[float, float]:
+    """The middle and half the width of the interval of a mean difference."""
+    more = np.append(difference, [1.0, -1.0])
+    z, _ = _quantiles(confidence, len(more))
+    return float(more.mean()), z * float(more.std()) / math.sqrt(len(more))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided p-value of so many problems solved by one side only."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def resamples(problems: int, draws: int, seed: int = 0) -> Array:
+    """Bootstrap over problems: the weight of each problem in each draw, [draws, problems], rows summing to one."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(problems, np.full(problems, 1 / problems), draws) / problems
+
+
+def percentiles(values: Array, confidence: float = 0.95, axis: int = 0) -> tuple[Any, Any]:
+    """The central interval of bootstrap values; those that are not a number are left out."""
+    tail = (1 - confidence) / 2
+    if np.isnan(values).any():
+        with np.errstate(all="ignore"):
+            low, high = np.nanquantile(values, [tail, 1 - tail], axis=axis)
+    else:
+        low, high = np.quantile(values, [tail, 1 - tail], axis=axis)
+    return low, high
+
+
+def _clusters(values: Any, problems: Any) -> tuple[Array, Array, int]:
+    """For each problem with values their sum and their number; and how many are missing in all."""
+    array = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(array)
+    codes = pd.factorize(np.asarray(problems)[known])[0]
+    return np.bincount(codes, array[known]), np.bincount(codes), int((~known).sum())
+
+
+def _quantiles(confidence: float, freedom: int) -> tuple[float, float]:
+    from scipy.special import ndtri, stdtrit
+
+    upper = (1 + confidence) / 2
+    return float(ndtri(upper)), float(stdtrit(freedom, upper)) if freedom else math.inf

@@ -1,0 +1,261 @@
+"""Runs as pandas frames: one row a run, one row a problem's solution, one row a candidate.
+
+    runs = read(["runs/a", "runs/b"])
+    runs.problems      # answers, correctness, usage and the run's settings
+    runs.candidates()  # every trajectory: tokens, score, class of its answer, correctness
+
+The first reading of a run parses `solutions.jsonl` and leaves `.analysis/*.parquet` beside it: the columns without the
+texts, with every candidate graded and sorted into classes of equal answers. Later readings take only the columns they
+need from there, as long as size and time of `solutions.jsonl` are the same. A folder that can't be written is read
+anew each time.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infer.analysis import columns
+from infer.errors import UserError, nearest
+from infer.run import VERSION
+from infer.tree import Aggregation
+
+SETTINGS = ("model", "prm", "strategy", "options", "budget", "seed", "evalset")
+"""Columns of every problem that say how its run was configured, besides `run` and `configuration`."""
+
+UNNAMED = ("strategy", "on", "evalset", "template.user", "template.system")
+"""Settings that are not part of a configuration's label, although configurations that differ in them differ."""
+
+COLUMNS = ("num_tokens", "finished", "correct", "group", "score")
+"""Columns of `Runs.candidates` unless others are asked for."""
+
+UNITS = {"tokens": "generated", "prm": "passes", "seconds": "seconds"}
+"""Units of cost by the names that budgets have, and the column that counts them."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Several runs, of any models, strategies, budgets and seeds.
+
+    `runs`: indexed by the run's name; its settings and `configuration`, a short label that runs share which differ in
+    nothing but their seed. `problems`: one row a problem of a run, with `correct` (1, 0, or NaN without a reference),
+    `samples` (how many candidates) and one column for each count of `usage`. `records`: each run's `run.json`.
+    """
+
+    runs: pd.DataFrame
+    problems: pd.DataFrame
+    records: dict[str, dict[str, Any]]
+    _parts: tuple[Path | pa.Table, ...]
+
+    def candidates(self, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+        """All candidates, problem by problem; column `problem` is the row in `problems`.
+
+        Columns: `num_tokens`; `depth` (1: sampled from the prompt in one piece); `finished`; `correct` (1, 0, NaN);
+        `group` (class of equal answers within the problem, -1 without an answer); `chosen`; `passes` (steps scored);
+        `score_last`, `score_min`, `score_prod`, `score_mean` and `logprob` (NaN where there is none); `score`: the one
+        of these that the run itself aggregated by.
+        """
+        aggregations = self.runs["aggregation"].to_numpy()
+        wanted = [name for name in columns if name != "score"]
+        if "score" in columns:
+            wanted += sorted({f"score_{how}" for how in aggregations} - set(wanted))
+
+        def load(part: Path | pa.Table) -> pa.Table:
+            return pq.read_table(part, columns=wanted) if isinstance(part, Path) else part.select(wanted)
+
+        try:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                table = pa.concat_tables(pool.map(load, self._parts))
+        except (KeyError, pa.ArrowInvalid) as error:
+            raise ValueError(f"candidates have no such column: {error}") from None
+        frame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
+        counts = self.problems["samples"].to_numpy()
+        problem = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        frame.insert(0, "problem", problem)
+        if "score" in columns:
+            used = sorted(set(aggregations))
+            frame["score"] = frame[f"score_{used[0]}"]
+            codes = self.problems["run"].cat.codes.to_numpy()
+            for how in used[1:]:
+                rows = (aggregations == how)[codes][problem]
+                frame.loc[rows, "score"] = frame.loc[rows, f"score_{how}"]
+        return pd.DataFrame(frame[["problem", *columns]])
+
+    def cost(self, unit: str = "tokens") -> pd.Series:
+        """What each problem's solution used, in a unit of budgets (tokens, prm, seconds) or any column of usage.
+
+        Raises UserError for a unit that no run counts.
+        """
+        column = UNITS.get(unit, unit)
+        counted = usage_columns(self.problems)
+        if column not in counted:
+            names = [*UNITS, *(name for name in counted if name not in UNITS.values())]
+            raise UserError(f"these runs do not count {unit!r}: {nearest(unit, names)}")
+        return self.problems[column].astype("float64")
+
+    def select(self, rows: "pd.Series | np.ndarray[Any, Any]") -> "Runs":
+        """The runs for which `rows`, a mask over `runs`, is true."""
+        mask = np.asarray(rows, dtype=bool)
+        names = [str(name) for name in self.runs.index[mask]]
+        problems = self.problems[self.problems["run"].isin(names)].copy()
+        problems["run"] = problems["run"].cat.set_categories(names)
+        parts = tuple(part for part, kept in zip(self._parts, mask, strict=True) if kept)
+        return Runs(
+            self.runs[mask], problems.reset_index(drop=True), {name: self.records[name] for name in names}, parts
+        )
+
+
+def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
+    """Reads run folders, each once; a torn last line is left out, and of two solutions of a problem the first counts.
+
+    Raises UserError for a folder that is no run, a run of another format version, or a line that is no solution.
+    """
+    folders = list(dict.fromkeys(Path(path) for path in paths))
+    if not folders:
+        raise UserError("no runs to read: name at least one run folder")
+    records = [load_record(folder) for folder in folders]
+    names = _names(folders)
+    tables = columns.load(folders, cache=cache)
+    problems = []
+    for name, (table, _) in zip(names, tables, strict=True):
+        frame = table.to_pandas()
+        frame.insert(0, "run", name)
+        problems.append(frame)
+    return assemble(dict(zip(names, records, strict=True)), problems, [part for _, part in tables])
+
+
+def assemble(
+    records: dict[str, dict[str, Any]], problems: Sequence[pd.DataFrame], parts: Sequence[Path | pa.Table]
+) -> Runs:
+    """`Runs` from the records, the problems and the candidates of each run."""
+    runs = settings(records)
+    whole = pd.concat([frame for frame in problems if len(frame)] or problems[:1], ignore_index=True)
+    whole["run"] = pd.Categorical(whole["run"], categories=list(records))
+    codes = whole["run"].cat.codes.to_numpy()
+    for name in (*SETTINGS, "configuration"):
+        values = pd.Categorical(runs[name])
+        whole[name] = pd.Categorical.from_codes(values.codes[codes], dtype=values.dtype)
+    return Runs(runs, whole, records, tuple(parts))
+
+
+def settings(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """One row a run: its settings as plain values, the label of its configuration, and its score's aggregation."""
+    rows = []
+    for name, record in records.items():
+        config = record["config"]
+        options = {key: value for key, value in (config.get("options") or {}).items() if value is not None}
+        verifier = record["facts"][-1].get("verifier") or {}
+        rows.append(
+            {
+                "run": name,
+                "model": config.get("model"),
+                "prm": config.get("prm"),
+                "strategy": config.get("strategy"),
+                "options": json.dumps(options, ensure_ascii=False, sort_keys=True),
+                "budget": config.get("budget"),
+                "seed": config.get("seed"),
+                "evalset": config.get("on") or config.get("evalset"),
+                "aggregation": aggregation_of(config, verifier),
+                "created": record.get("created"),
+            }
+        )
+    frame = pd.DataFrame(rows).set_index("run")
+    frame["configuration"] = labels([record["config"] for record in records.values()])
+    return frame
+
+
+def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """A short name for each configuration: the strategy, and of all other settings but the seed those that vary.
+
+    A setting that some of them lack, since their version of infer did not have it yet, tells none apart; how solutions
+    were judged again (`rescored`) does.
+    """
+    flat = [_flat({"rescored": {}, **config}) for config in configs]
+    for settings in flat:
+        for key in ("seed", "rescored.from"):
+            settings.pop(key, None)
+        for key in ("choose", "aggregation", "answers"):
+            settings.setdefault(f"rescored.{key}", "none")
+    peers: dict[str, list[dict[str, str]]] = {}
+    for settings in flat:
+        peers.setdefault(settings.get("strategy", "run"), []).append(settings)
+    shared = {strategy: set.intersection(*(set(settings) for settings in same)) for strategy, same in peers.items()}
+    names: list[str] = []
+    keys: list[tuple[str, ...]] = []
+    for settings in flat:
+        strategy = settings.get("strategy", "run")
+        parts = [strategy]
+        for key in sorted(shared[strategy], key=lambda key: (key != "model", not key.startswith("options."), key)):
+            among = flat if key == "model" else peers[strategy]
+            short, value = key.removeprefix("options."), settings[key]
+            told = key in UNNAMED or (key.startswith("rescored.") and value == "none")
+            if not told and len({other[key] for other in among if key in other}) > 1:
+                parts.append(value if short in ("model", "budget", "choose") else f"{short}={value}")
+        names.append(" ".join(parts))
+        keys.append(tuple(settings[key] for key in sorted(shared[strategy])))
+    numbers: dict[str, dict[tuple[str, ...], int]] = {}  # for what the names do not tell apart
+    for name, values in zip(names, keys, strict=True):
+        numbers.setdefault(name, {}).setdefault(values, len(numbers[name]) + 1)
+    ordinals = [numbers[name][values] for name, values in zip(names, keys, strict=True)]
+    return [name if number == 1 else f"{name} ({number})" for name, number in zip(names, ordinals, strict=True)]
+
+
+def usage_columns(problems: pd.DataFrame) -> list[str]:
+    """The columns of `problems` that count what was spent, and know it for some problem."""
+    told = {"correct", "chosen", "samples", "finished", *SETTINGS}
+    numbers = [name for name in problems.select_dtypes("number").columns if name not in told]
+    return [name for name in numbers if problems.empty or problems[name].notna().any()]
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`. Raises UserError."""
+    path = folder / "run.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = record["version"]
+        if version > VERSION:
+            raise UserError(f"{path} was written by a newer infer (version {version}): upgrade infer to read it")
+        if version < VERSION:
+            raise UserError(f"{path} was written by an older infer (version {version}): read it with that one")
+        _ = record["config"].items(), record["facts"][-1].items()
+    except OSError as error:
+        raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path} is no run's record: restore it, or leave this run out") from None
+    return record
+
+
+def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregation:
+    """What makes step scores into one: as the solutions were judged last, else as the strategy did, or its verifier."""
+    judged = (config.get("rescored") or {}).get("aggregation")
+    found: Aggregation = (
+        judged or (config.get("options") or {}).get("aggregation") or verifier.get("aggregation") or "last"
+    )
+    return found
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names where they differ, else their paths."""
+    short = [folder.resolve().name for folder in folders]
+    return [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is None:
+            flat[prefix + key] = "none"
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return flat

@@ -1,0 +1,188 @@
+"""Reading runs: against the solutions that were written, torn and foreign files, the side file's freshness."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infer.analysis import read
+from infer.analysis.columns import CACHE
+from infer.analysis.frames import labels
+from infer.errors import UserError
+from infer.tree import aggregate
+from tests.analysis.synthetic import random_solutions, solution, write_run
+
+
+def test_frames_hold_what_was_written(tmp_path: Path) -> None:
+    solutions = random_solutions(20, 5)
+    solutions[3] = solution("p3", ["7", "007", "1,000", None], scores=[[0.5], None, [], [0.1, 0.9]], chosen=1)
+    solutions[4] = solution("p4", [], chosen=None, reference=None, level=None)
+    folder = write_run(tmp_path / "a", solutions, aggregation="min")
+    for runs in (read([folder]), read([folder]), read([folder], cache=False)):  # first, from the side file, neither
+        problems = runs.problems
+        assert problems["problem_id"].tolist() == [one.problem_id for one in solutions]
+        assert problems["samples"].tolist() == [len(one.candidates) for one in solutions]
+        assert problems["generated"].tolist() == [one.usage.generated for one in solutions]
+        assert problems["generated"].dtype == np.int64
+        for got, one in zip(problems["correct"], solutions, strict=True):
+            assert math.isnan(got) if one.correct is None else got == one.correct
+        columns = ["num_tokens", "correct", "group", "chosen", "score_prod", "score_mean", "score_last", "score"]
+        candidates = runs.candidates(columns)
+        flat = [(row, place, one) for row, one in enumerate(solutions) for place in range(len(one.candidates))]
+        assert candidates["problem"].tolist() == [row for row, _, _ in flat]
+        for (_, place, one), got in zip(flat, candidates.itertuples(index=False), strict=True):
+            candidate = one.candidates[place]
+            assert got.num_tokens == candidate.num_tokens
+            assert got.chosen == (one.chosen == place)
+            assert got.correct == (candidate.answer in ("7", "007"))
+            for how, value in (("prod", got.score_prod), ("mean", got.score_mean), ("last", got.score_last)):
+                if candidate.scores:
+                    assert value == pytest.approx(aggregate(candidate.scores, how), abs=1e-12)
+                else:
+                    assert math.isnan(value)
+            assert math.isnan(got.score) if not candidate.scores else got.score == min(candidate.scores)
+        groups = candidates.loc[candidates["problem"] == 3, "group"].tolist()
+        assert groups[0] == groups[1] != groups[2]
+        assert groups[3] == -1
+
+
+def test_several_runs_keep_their_settings_and_scores(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", random_solutions(4, 3), aggregation="min", seed=0)
+    b = write_run(tmp_path / "b", random_solutions(3, 2, seed=1), aggregation="mean", seed=1)
+    c = write_run(tmp_path / "c", random_solutions(4, 3), strategy="astar", options={"k": 4}, budget="2000tok")
+    runs = read([c, a, b, a])
+    assert list(runs.runs.index) == ["c", "a", "b"]
+    assert (
+        runs.runs.loc["a", "configuration"]
+        == runs.runs.loc["b", "configuration"]
+        != runs.runs.loc["c", "configuration"]
+    )
+    assert runs.problems.groupby("run", observed=True).size().to_dict() == {"c": 4, "a": 4, "b": 3}
+    assert runs.problems.loc[runs.problems["run"] == "c", "budget"].unique().tolist() == ["2000tok"]
+    candidates = runs.candidates(["score", "score_min", "score_mean"])
+    of = runs.problems["run"].to_numpy()[candidates["problem"]]
+    assert (candidates["score"] == candidates["score_min"])[of == "a"].all()
+    assert (candidates["score"] == candidates["score_mean"])[of == "b"].all()
+    alone = runs.select(runs.runs.index == "b")
+    assert alone.candidates(["score"])["score"].tolist() == candidates.loc[of == "b", "score"].tolist()
+    assert alone.problems["problem_id"].tolist() == ["p0", "p1", "p2"]
+
+
+def test_labels_name_what_varies_among_runs_of_a_strategy() -> None:
+    base = {"strategy": "s", "model": "m", "options": {"n": 1, "choose": "prm"}, "seed": 0, "temperature": 1.0}
+    more = {**base, "options": {"n": 2, "choose": "prm"}}
+    assert labels([base, {**base, "seed": 1}, more]) == ["s n=1", "s n=1", "s n=2"]
+    assert labels([base, {"strategy": "t"}]) == ["s", "t"]
+    assert labels([base, {**base, "template": {"user": "other"}}]) == ["s", "s"]  # one lacks it: an older version
+    first, second = ({**base, "template": {"user": text}} for text in "ab")
+    assert labels([first, second, first]) == ["s", "s (2)", "s"]
+
+
+def test_a_torn_last_line_is_left_out_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(3, 2))
+    path = folder / "solutions.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert len(read([folder]).problems) == 3
+    for cut in (2, 30, len(whole.splitlines()[-1]) - 1):
+        path.write_bytes(whole[:-cut])
+        runs = read([folder])
+        assert len(runs.problems) == 2
+        assert len(runs.candidates()) == 4
+    path.write_bytes(b"")
+    assert len(read([folder]).problems) == 0
+    assert len(read([folder]).candidates()) == 0
+
+
+def test_of_two_solutions_of_a_problem_the_first_counts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", [solution("p", ["7", "1"])])
+    with (folder / "solutions.jsonl").open("a") as file:
+        file.write(solution("p", ["1"]).model_dump_json() + "\n" + solution("q", ["1"]).model_dump_json() + "\n")
+    runs = read([folder])
+    assert runs.problems["samples"].tolist() == [2, 1]
+    assert runs.candidates()["correct"].tolist() == [1, 0, 0]
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(3, 2))
+    path = folder / "solutions.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for broken in (b"{\n", b'{"problem_id": "x"}\n', b"nonsense\n", lines[1][: len(lines[1]) // 2] + b"\n", b"[1]\n"):
+        path.write_bytes(lines[0] + broken + lines[2])
+        with pytest.raises(UserError, match=rf"^line 2 of {path} is no solution"):
+            read([folder])
+    path.write_bytes(lines[0][100:] + lines[1])  # the first half of the file is gone
+    with pytest.raises(UserError, match=r"^line 1 of"):
+        read([folder])
+
+
+def test_other_versions_and_folders_that_are_no_runs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(1, 1))
+    record = json.loads((folder / "run.json").read_text())
+    for version, message in ((2, "newer infer"), (0, "older infer")):
+        (folder / "run.json").write_text(json.dumps({**record, "version": version}))
+        with pytest.raises(UserError, match=message):
+            read([folder])
+    for content in ("", "{", "[]", "{}", json.dumps({**record, "facts": []})):
+        (folder / "run.json").write_text(content)
+        with pytest.raises(UserError, match=r"run\.json is no run's record"):
+            read([folder])
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "solutions.jsonl").unlink()
+    with pytest.raises(UserError, match="has no solutions"):
+        read([folder])
+    with pytest.raises(UserError, match="is no run: No such file"):
+        read([tmp_path])
+    with pytest.raises(UserError, match="no runs to read"):
+        read([])
+
+
+def test_the_side_file_follows_the_solutions(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(3, 2))
+    read([folder])
+    for file in (folder / CACHE).iterdir():  # half written by a process that died
+        file.write_bytes(file.read_bytes()[:100])
+    assert len(read([folder]).candidates()) == 6
+    write_run(folder, random_solutions(5, 2)[3:])  # resumed
+    assert len(read([folder]).problems) == 5
+    path = folder / "solutions.jsonl"
+    text = path.read_text().replace('"generated":', '"generated":1')
+    path.write_text(text)
+    os.utime(path, ns=(1, 1))
+    assert (read([folder]).problems["generated"] >= 100).all()
+    assert {file.suffix for file in (folder / CACHE).iterdir()} == {".parquet"}
+
+
+def test_any_count_of_usage_is_a_unit(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(2, 2))
+    path = folder / "solutions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "dollars" in lines[0]["usage"]
+    lines[0]["usage"] |= {"dollars": None, "decode_flops": 5.0}
+    lines[1]["usage"] |= {"dollars": 0.25, "prefill_flops": 3e20, "memory": {"weights": 5, "kv": 7}}
+    lines[1]["price"] = 2
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = read([folder])
+    assert runs.cost("flops").tolist() == [5, 3e20]
+    for unit, known in (("memory_kv", 7), ("dollars", 0.25), ("price", 2)):
+        assert runs.cost(unit).isna().tolist() == [True, False]  # what is not known is not zero
+        assert runs.cost(unit)[1] == known
+    assert runs.cost("tokens").tolist() == [line["usage"]["generated"] for line in lines]
+    with pytest.raises(UserError, match="do not count 'flop': did you mean flops"):
+        runs.cost("flop")
+    with pytest.raises(UserError, match="do not count 'level'"):
+        runs.cost("level")
+    path.write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(UserError, match="do not count 'dollars'"):
+        read([folder]).cost("dollars")
+
+
+async def test_reading_inside_a_running_loop(tmp_path: Path) -> None:
+    """As in a notebook; answers that only math-verify finds equal are of one class."""
+    folder = write_run(tmp_path / "a", [solution("p", ["1/2", "0.5", "2"], reference="\\frac{1}{2}")])
+    candidates = read([folder]).candidates()
+    assert candidates["group"].tolist() == [0, 0, 2]
+    assert candidates["correct"].tolist() == [1, 1, 0]

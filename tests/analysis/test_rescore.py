@@ -1,0 +1,219 @@
+"""Judging stored solutions again: against the strategies' own choice, and with a verifier whose scores are known."""
+
+import asyncio
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from subprocess import DEVNULL
+from typing import Any
+
+import pytest
+
+from infer.analysis import read
+from infer.analysis.rescore import questions_of, rescore, rescore_run, rescore_tree
+from infer.cost.pricing import Call
+from infer.errors import UserError
+from infer.search import Search
+from infer.solution import Candidate, Solution
+from infer.strategies.astar import AStarOptions, astar
+from infer.strategies.choose import Choice, choose
+from infer.trace import read_trace, trace_path
+from infer.tree import Aggregation, Finish, Node, aggregate
+from infer.usage import BudgetSpent
+from infer.verifiers.answers import AnswerChecker, extract
+from infer.verifiers.base import Scores
+from tests import toy
+from tests.analysis.synthetic import random_solutions, solution, write_run
+
+
+class Lengths:
+    """A verifier whose score of a step is a function of the text so far."""
+
+    aggregation: Aggregation = "mean"
+    stepwise = True
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        self.calls.append((question, len(steps)))
+        await asyncio.sleep(0)
+        values = [(len(question + "".join(steps[: end + 1])) % 17) / 17 for end in range(known, len(steps))]
+        return Scores(values, [Call(None, len(values), known, 0)])
+
+    def describe(self) -> dict[str, Any]:
+        return {"family": "lengths", "aggregation": self.aggregation}
+
+    async def close(self) -> None: ...
+
+
+async def collect(solutions: Sequence[Solution], **how: Any) -> list[Solution]:
+    async with AnswerChecker("exact") as checker:
+        return [one async for one in rescore(solutions, checker, **how)]
+
+
+async def test_without_anything_new_nothing_changes() -> None:
+    solutions = random_solutions(10, 4)
+    assert await collect(solutions) == solutions
+
+
+@pytest.mark.parametrize("how", ["prm", "majority", "weighted", "logprob"])
+@pytest.mark.parametrize("aggregation", ["last", "min", "prod", "mean"])
+async def test_the_choice_is_the_one_that_a_search_would_make(how: Choice, aggregation: Aggregation) -> None:
+    """`choose` on nodes with the same texts and scores, some of them unfinished, some without a score."""
+    async with AnswerChecker("exact") as checker:
+        for seed in range(12):
+            stored = random_solutions(1, 5, seed)[0]
+            candidates = [
+                one.model_copy(update={"finished": (seed + place) % 3 > 0, "logprob": -(place * 7 % 5) / 5})
+                for place, one in enumerate(stored.candidates)
+            ]
+            if seed % 4 == 0:
+                lacking = {"scores": None, "logprob": None}
+                candidates = [one.model_copy(update=lacking) if one.scores != [0.5] else one for one in candidates]
+            stored = stored.model_copy(update={"candidates": candidates, "chosen": None})
+            search = await toy.search(toy.setting(group=checker.group, extract=extract))
+            nodes = [node_of(search, one) for one in candidates]
+            expected = await choose(search, nodes, how, aggregation)
+            assert expected is not None
+            (found,) = [one async for one in rescore([stored], checker, choose=how, aggregation=aggregation)]
+            assert found.chosen == nodes.index(expected)
+            assert found.usage.discarded == stored.usage.discarded - expected.num_tokens
+
+
+def node_of(search: Search, candidate: Candidate) -> Node:
+    finish: Finish = "end" if candidate.finished else "length"
+    logprobs = None if candidate.logprob is None else [candidate.logprob]
+    node = Node(search.root, 0, [1], candidate.num_tokens, candidate.text, finish, True, logprobs, candidate.scores)
+    search._keep(node)
+    return node
+
+
+async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
+    stored = [solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0), solution("q", [], chosen=None)]
+    folder = write_run(tmp_path / "old", stored, aggregation="last")
+    verifier = Lengths()
+    async with AnswerChecker("exact") as checker:
+        texts = {"p": "one", "q": "two"}
+        again = {"verifier": verifier, "prm": "lengths", "choose": "prm", "questions": texts}
+        assert await rescore_run(folder, tmp_path / "new", checker, **again) == 2
+        assert await rescore_run(folder, tmp_path / "new", checker, **again) == 0  # done already
+    runs = read([tmp_path / "new", folder])
+    assert runs.runs.loc["new", ["prm", "aggregation"]].tolist() == ["lengths", "mean"]
+    assert verifier.calls == [("one", 2), ("one", 1)]
+    scores = [[len("one" + "so\n\n") % 17 / 17, len("one" + "so\n\nthen\n\n") % 17 / 17], [len("oneso\n\n") % 17 / 17]]
+    candidates = runs.candidates(["score", "chosen"])
+    assert candidates["score"][:2].tolist() == pytest.approx([aggregate(own, "mean") for own in scores])
+    assert candidates["score"][:3].isna().tolist() == [False, False, True]
+    best = max(range(2), key=lambda index: aggregate(scores[index], "mean"))
+    assert candidates["chosen"][:3].tolist() == [index == best for index in range(3)]
+    problem = runs.problems.iloc[0]
+    assert (problem["passes"], problem["verifier_prefill"], problem["correct"]) == (3, 3, float(best == 1))
+    assert math.isnan(problem["eflops"])  # of a verifier whose sizes are not known
+
+
+async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
+    stored = random_solutions(3, 2)
+    texts = {one.problem_id: "7" for one in stored}
+    once = await collect(stored, verifier=toy.ToyVerifier(), questions=texts)
+    twice = await collect(once, verifier=toy.ToyVerifier(), questions=texts)
+    for first, second, original in zip(once, twice, stored, strict=True):
+        assert first.usage.flops == second.usage.flops
+        assert first.usage.verifier_prefill == second.usage.verifier_prefill > 0
+        assert first.usage.generated == original.usage.generated
+        assert first.usage.eflops is not None
+        assert second.usage.eflops is None  # the first one's share is not told apart
+
+
+async def test_another_checker_grades_again() -> None:
+    (stored,) = [solution("p", ["7.0"], reference="7")]
+    (graded,) = await collect([stored])
+    assert not stored.correct
+    assert graded.correct
+    (open_ended,) = await collect([solution("p", ["7"], reference=None)])
+    assert open_ended.correct is None
+
+
+async def test_rescored_runs_are_configurations_of_their_own(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / f"run{seed}", random_solutions(5, 3, seed), seed=seed) for seed in (0, 1)]
+    async with AnswerChecker("exact") as exact, AnswerChecker() as checker:
+        for folder in folders:
+            await rescore_run(folder, tmp_path / f"{folder.name}-vote", checker, choose="majority")
+            await rescore_run(folder, tmp_path / f"{folder.name}-min", exact, choose="prm", aggregation="min")
+    runs = read([tmp_path / f"run{seed}{how}" for seed in (0, 1) for how in ("", "-vote", "-min")]).runs
+    vote, least = "rescored.choose=majority", "rescored.aggregation=min rescored.answers=exact rescored.choose=prm"
+    assert runs["configuration"].to_dict() == {
+        name: "best-of-n" + extra
+        for seed in (0, 1)
+        for name, extra in ((f"run{seed}", ""), (f"run{seed}-vote", f" {vote}"), (f"run{seed}-min", f" {least}"))
+    }
+    assert runs.loc["run0-min", "aggregation"] == "min"
+    assert runs.loc["run0-vote", "aggregation"] == "last"
+
+
+async def test_results_keep_their_order_with_few_at_once() -> None:
+    solutions = random_solutions(20, 3)
+    texts = {one.problem_id: one.problem_id * (index % 5) for index, one in enumerate(solutions)}
+    found = await collect(solutions, verifier=Lengths(), questions=texts, choose="weighted", concurrency=3)
+    assert [one.problem_id for one in found] == [one.problem_id for one in solutions]
+
+
+async def test_a_problem_without_its_text_is_named() -> None:
+    with pytest.raises(UserError, match="problem p0 is not in the evaluation set"):
+        await collect(random_solutions(1, 2), verifier=Lengths(), questions={})
+
+
+def test_texts_come_from_the_evaluation_set() -> None:
+    assert questions_of({"question": "why?"}) == {"question": "why?"}
+    texts = questions_of({"on": "nano"})
+    assert len(texts) > 100
+    assert all(texts.values())
+
+
+async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
+    """The same verifier on a trace gives the scores that the search stored, step by step."""
+    setting = toy.setting("200tok", step_tokens=3, traces=tmp_path)
+    search = await toy.search(setting)
+    with suppress(BudgetSpent):
+        await astar(search, AStarOptions(k=3))
+    tree = read_trace(trace_path(tmp_path, "p7"))
+    nodes = [tree.roots[0]]
+    for node in nodes:
+        nodes += node.children
+    stored = {node.id: node.scores for node in nodes}
+    for node in nodes:
+        node.scores = None
+    usage = await rescore_tree(tree, "7", toy.ToyVerifier(), setting.delimiter, pricing=setting.pricing)
+    scored = [node for node in nodes if stored[node.id] is not None]
+    assert len(scored) > 10
+    assert [node.scores for node in scored] == [stored[node.id] for node in scored]
+    assert usage.passes >= search.usage.passes
+
+
+@pytest.mark.models
+async def test_the_same_reward_model_gives_the_stored_scores_again(tmp_path: Path) -> None:
+    """Solved and scored by `infer solve`, then scored from what is stored: step by step and all at once are equal."""
+    from infer.models import open_verifier
+
+    words = ["-m", "infer", "solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *words, str(tmp_path / "a"), stdout=DEVNULL, stderr=DEVNULL
+    )
+    assert await process.wait() == 0
+    verifier = await open_verifier("nano-prm-s", "transformers")
+    async with AnswerChecker() as checker:
+        added = await rescore_run(tmp_path / "a", tmp_path / "b", checker, verifier=verifier, prm="nano-prm-s")
+    await verifier.close()
+    assert added == 4
+    runs = read([tmp_path / "a", tmp_path / "b"])
+    scores = runs.candidates(["score_mean", "chosen"])
+    half = len(scores) // 2
+    first, again = scores["score_mean"][:half].to_numpy(), scores["score_mean"][half:].to_numpy()
+    known = first == first  # A* scores one of several equal steps
+    assert known.sum() >= 4
+    assert again[known].tolist() == pytest.approx(first[known].tolist(), abs=1e-4)
+    assert scores["chosen"][:half].tolist() == scores["chosen"][half:].tolist()
+    assert runs.problems["correct"][:4].tolist() == runs.problems["correct"][4:].tolist()
+    assert (runs.problems["passes"][4:] > 0).all()
