@@ -1,0 +1,39 @@
+"""The command line. It only reads words and shows results: what is done stands in `infer.job` and below."""
+
+import sys
+from typing import NoReturn
+
+from infer.cli import cost, grid, listing, report, show, solve  # noqa: F401  (they register their commands)
+from infer.cli.app import app
+from infer.cli.terminal import log, say
+from infer.errors import UserError, WriteError
+
+
+def main() -> NoReturn:
+    """Runs the command line. Exit code 0; 2 for what the user can put right, 1 for what broke, 130 for Ctrl-C."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command; errors are said in one line on standard error."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except UserError as error:
+        problem, code = str(error), 2
+        cause: Exception = error
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        usage_message = getattr(error, "format_message", None)  # typer's own usage errors
+        if usage_message is not None:
+            problem, code, cause = f"{usage_message()} (see infer --help)", 2, error
+        else:
+            first = (str(error).splitlines() or ["no message"])[0]
+            code = 2 if isinstance(error, WriteError) else 1
+            problem, cause = first if code == 2 else f"{type(error).__name__}: {first}", error
+    if "--debug" in arguments:
+        raise cause
+    if code == 1 and log() is not None:
+        problem += f" (log: {log()})"
+    say(problem)
+    return code

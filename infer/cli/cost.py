@@ -1,0 +1,183 @@
+"""`infer cost` and `infer hardware`: what it costs, before anything is spent."""
+
+import asyncio
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from infer import models, strategies
+from infer.cli import options
+from infer.cli.app import app, examples
+from infer.cli.terminal import engine_noise_to, out, say
+from infer.cost import hardware as devices
+from infer.cost.estimate import Estimate, estimate
+from infer.cost.formulas import Serving
+from infer.cost.hardware import HARDWARE, Hardware
+from infer.cost.runtime import Runtime, calibrate
+from infer.errors import UserError, nearest
+from infer.report import quantity
+from infer.usage import Budget
+
+BRANCHES = {"greedy": 1, "best-of-n": 1, "self-consistency": 1}
+"""Next steps that a strategy samples for each it keeps; others: --branches says."""
+
+
+@app.command(
+    epilog=examples(
+        "infer cost --model nano-m --strategy best-of-n --n 32 --tokens 200 --prm nano-prm-s --hardware h100",
+        "infer cost --model Qwen/Qwen3-8B --strategy beam --n 16 --branches 4 --tokens 8k --hardware h200",
+    )
+)
+def cost(
+    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, a folder, or a hub id.")] = "nano-s",
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="What is sampled: see --branches.")] = "best-of-n",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Trajectories that are kept. greedy: 1.")] = 16,
+    branches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Next steps sampled for each that is kept. Default: 1 for best-of-n and voting, else 4.",
+        ),
+    ] = None,
+    tokens: Annotated[str, typer.Option(help="Of one trajectory, such as 8k.")] = "1k",
+    prompt: Annotated[str, typer.Option(help="Tokens of the prompt.")] = "256",
+    prm: Annotated[str | None, typer.Option(help="A reward model that scores all of it.", show_default=False)] = None,
+    hardware: options.Hardware = "h100",
+    dtype: Annotated[str | None, typer.Option(help="Of the weights. Default: the model's own.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Requests that share each reading of the weights. Default: all branches.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """What one problem costs on paper: FLOPs, bytes, device time and dollars of generator and verifier."""
+    if strategy not in strategies.names():
+        raise UserError(f"unknown strategy {strategy!r}: {nearest(strategy, strategies.names())}")
+    device = devices.find(hardware)
+    paper = estimate(
+        models.spec(model, dtype),
+        device,
+        samples=1 if strategy == "greedy" else n,
+        tokens=_count("--tokens", tokens),
+        prompt=_count("--prompt", prompt),
+        branches=branches or BRANCHES.get(strategy, 4),
+        verifier=models.verifier_spec(prm) if prm is not None else None,
+        serving=Serving(batch=batch) if batch is not None else None,
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(paper)) + "\n")
+        return
+    _print(paper, device)
+
+
+def _count(option: str, text: str) -> int:
+    try:
+        budget = Budget.parse(text)
+    except UserError:
+        budget = None
+    if budget is None or budget.unit != "tokens":
+        raise UserError(f"{option} {text}: not a number of tokens, such as 4096 or 8k")
+    return int(budget.amount)
+
+
+def _print(paper: Estimate, device: Hardware) -> None:
+    names = ("tokens", "FLOPs", "bytes", "eFLOPs", "device time", "dollars")
+    columns = (Column(name, no_wrap=True, justify="right") for name in names)
+    table = Table(Column("", no_wrap=True), *columns, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for row in paper.rows:
+        table.add_row(
+            row.part,
+            f"{row.tokens:,}",
+            quantity(row.flops),
+            quantity(row.bytes, "B"),
+            quantity(row.eflops),
+            quantity(row.seconds, "s"),
+            f"{row.dollars:.2g}" if row.dollars is not None else "-",
+            style="bold" if row.part == "total" else "",
+        )
+    out.print(table)
+    price = f", at ${device.price:g} an hour" if device.price is not None else ""
+    fits = "" if paper.memory <= device.memory else f": more than the {quantity(device.memory, 'B')} of one device"
+    out.print(Text(f"one problem on one {device.name} at its roofline{price}; an engine takes longer", "dim"))
+    out.print(Text(f"weights and KV cache at the end: {quantity(paper.memory, 'B')}{fits}", "dim"))
+
+
+@app.command(
+    epilog=examples("infer hardware", "infer hardware --measure", "infer hardware --calibrate nano-s"),
+)
+def hardware(
+    measure: Annotated[bool, typer.Option("--measure", help="Measure this machine's CPU; it is then 'cpu'.")] = False,
+    calibrate_model: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate", metavar="MODEL", help="Time a model's prefill and decode here, and fit its runtime to them."
+        ),
+    ] = None,
+    on: Annotated[str, typer.Option("--on", help="The device that --calibrate runs on.")] = devices.THIS_CPU,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the devices that costs are counted for, measure this one, or calibrate a model's runtime on it."""
+    if calibrate_model is not None:
+        fitted = _calibrate(calibrate_model, on, debug)
+        if as_json:
+            sys.stdout.write(json.dumps(asdict(fitted)) + "\n")
+            return
+        for name, line in (("prefill", fitted.prefill), ("decode", fitted.decode)):
+            out.print(f"{name}: {quantity(line.overhead, 's')} a pass + {line.slowdown:.2f} x roofline")
+        return
+    found = {devices.THIS_CPU: devices.measure()} if measure else {**HARDWARE, **_measured()}
+    if as_json:
+        sys.stdout.write(json.dumps({name: asdict(device) for name, device in found.items()}) + "\n")
+        return
+    names = ("", "FLOP/s by dtype", "bandwidth", "memory", "FLOPs per byte", "$ an hour")
+    table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, device in found.items():
+        first = next(iter(device.peak))
+        table.add_row(
+            Text(f"{name}  {device.name}"),
+            ", ".join(f"{dtype} {quantity(rate)}" for dtype, rate in device.peak.items()),
+            quantity(device.bandwidth, "B/s"),
+            quantity(device.memory, "B"),
+            f"{device.intensity(first):.0f} ({first})",
+            f"{device.price:g}" if device.price is not None else "-",
+        )
+    out.print(table)
+
+
+def _measured() -> dict[str, Hardware]:
+    try:
+        return {devices.THIS_CPU: devices.find(devices.THIS_CPU)}
+    except UserError:
+        return {}
+
+
+def _calibrate(model: str, on: str, debug: bool) -> Runtime:
+    device = devices.measure() if on == devices.THIS_CPU else devices.find(on)
+    from infer.engine import start_engine
+
+    where = models.locate(model)
+    say(f"timing {model} on {device.name}: about a minute")
+    with ExitStack() as stack:
+        if not debug:
+            stack.enter_context(engine_noise_to(None))
+        engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
+        spec = engine.spec
+        if spec is None:
+            raise UserError(f"{model}: the sizes of its architecture are not known")
+
+        async def timed() -> Runtime:
+            try:
+                return await calibrate(engine, spec, device)
+            finally:
+                await engine.close()
+
+        fitted = asyncio.run(timed())
+    fitted.keep(model)
+    return fitted

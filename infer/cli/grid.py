@@ -1,0 +1,261 @@
+"""`infer compare` and `infer sweep`: many runs over one evaluation set in one go."""
+
+import asyncio
+import json
+import sys
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from infer import models
+from infer import sweep as grids
+from infer.cli import options
+from infer.cli.app import app, examples
+from infer.cli.options import fresh_folder, job_of
+from infer.cli.recorder import Recorder, say_failures
+from infer.cli.terminal import engine_noise_to, err, out, say
+from infer.comparison import Row, print_rows, rows_json
+from infer.cost.estimate import estimate
+from infer.errors import UserError
+from infer.job import Machine, Models
+from infer.report import ProgressBar, Tally, quantity
+from infer.run import Run, describe_machine, read_solutions
+from infer.solve import Failure
+from infer.sweep import Cell
+
+AXES = ("strategy", "budget", "model", "temperature", "seed")
+
+Strategies = Annotated[
+    list[str],
+    typer.Option(
+        "--strategy",
+        "-s",
+        metavar="NAME[,KEY=VALUE...]",
+        help="A strategy with its options; repeatable. The first is what the others are compared with.",
+        rich_help_panel=options.HOW,
+    ),
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option("--budget", "-b", help="Of each problem, as in infer solve; repeatable.", rich_help_panel=options.HOW),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        help="Folder of the runs, one inside it for each cell; what is missing is done. Default: a new one in runs/.",
+        rich_help_panel=options.RUN,
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "infer compare -s greedy -s best-of-n,choose=majority -s astar,k=8 -b 256 -b 512 -b 1k",
+        "infer compare -s best-of-n,choose=weighted -s beam -b 4k --on math500 --model DIR --prm DIR --run runs/beam",
+    )
+)
+def compare(
+    strategy: Strategies,
+    budget: Budgets = None,
+    on: options.On = None,
+    limit: options.Limit = None,
+    problem_column: options.ProblemColumn = None,
+    answer_column: options.AnswerColumn = None,
+    id_column: options.IdColumn = None,
+    split: options.Split = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    prm: options.Prm = None,
+    revision: options.Revision = None,
+    prm_revision: options.PrmRevision = None,
+    backend: options.Backend = None,
+    base_url: options.BaseUrl = None,
+    api_key: options.ApiKey = None,
+    dtype: options.Dtype = None,
+    max_context: options.MaxContext = None,
+    hardware: options.Hardware = "h100",
+    batch: options.Batch = 64,
+    tensor_parallel: options.TensorParallel = 1,
+    data_parallel: options.DataParallel = 1,
+    gpu_memory: options.GpuMemory = 0.9,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    max_tokens: options.MaxTokens = None,
+    step_tokens: options.StepTokens = None,
+    stop: options.Stop = None,
+    delimiter: options.Delimiter = None,
+    run_folder: Folder = None,
+    concurrency: options.Concurrency = 64,
+    trace: options.Trace = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> int:
+    """Compare strategies at equal budgets on the same problems: accuracy, cost, paired significance."""
+    given = {name: value for name, value in locals().items() if name not in ("strategy", "budget")}
+    cells = grids.expand(job_of(given, ()), strategy, budget or [None], [model], [temperature], [seed])
+    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
+    folder = run_folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-compare")
+    return _run(cells, machine, folder, limit, trace=trace, as_json=as_json, debug=debug)
+
+
+@app.command(
+    epilog=examples(
+        "infer sweep -s greedy -s astar -b 512 -b 1k -m nano-s -m nano-m --seed 0 --seed 1 --dry-run",
+        "infer sweep -s best-of-n,n=16 --temperature 0.6 --temperature 1 --limit 100 --run runs/temperatures",
+    )
+)
+def sweep(
+    strategy: Strategies,
+    budget: Budgets = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="As in infer solve; repeatable.", rich_help_panel=options.MODELS),
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(min=0, help="0 is greedy; repeatable.", rich_help_panel=options.SAMPLING)
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Of a whole run; repeatable. Default: 0.", rich_help_panel=options.HOW)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the cells and what they cost on paper; run nothing.", rich_help_panel=options.RUN
+        ),
+    ] = False,
+    on: options.On = None,
+    limit: options.Limit = None,
+    problem_column: options.ProblemColumn = None,
+    answer_column: options.AnswerColumn = None,
+    id_column: options.IdColumn = None,
+    split: options.Split = None,
+    prm: options.Prm = None,
+    revision: options.Revision = None,
+    prm_revision: options.PrmRevision = None,
+    backend: options.Backend = None,
+    base_url: options.BaseUrl = None,
+    api_key: options.ApiKey = None,
+    dtype: options.Dtype = None,
+    max_context: options.MaxContext = None,
+    hardware: options.Hardware = "h100",
+    batch: options.Batch = 64,
+    tensor_parallel: options.TensorParallel = 1,
+    data_parallel: options.DataParallel = 1,
+    gpu_memory: options.GpuMemory = 0.9,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    max_tokens: options.MaxTokens = None,
+    step_tokens: options.StepTokens = None,
+    stop: options.Stop = None,
+    delimiter: options.Delimiter = None,
+    run_folder: Folder = None,
+    concurrency: options.Concurrency = 64,
+    trace: options.Trace = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> int:
+    """Run a grid of models, strategies, budgets, temperatures and seeds; cells of one model share its start."""
+    given = {name: value for name, value in locals().items() if name not in AXES}
+    job = job_of(given, ())
+    cells = grids.expand(job, strategy, budget or [None], model or [None], temperature or [None], seed or [0])
+    if dry_run:
+        _print_cells(cells, limit)
+        return 0
+    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
+    folder = run_folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-sweep")
+    return _run(cells, machine, folder, limit, trace=trace, as_json=as_json, debug=debug)
+
+
+def _print_cells(cells: list[Cell], limit: int | None) -> None:
+    """What each cell costs at most, for budgets of tokens: the rest is not known before it is run."""
+    names = ("problems", "tokens", "FLOPs", "eFLOPs", "device time", "dollars")
+    columns = (Column(name, no_wrap=True, justify="right") for name in names)
+    table = Table(Column("", overflow="fold"), *columns, box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for cell in cells:
+        plan, problems = cell.plan, sum(1 for _ in cell.plan.problems(limit))
+        shown = ["-"] * 5
+        if plan.budget is not None and plan.budget.unit == "tokens" and plan.job.model is not None:
+            budget = int(plan.budget.amount)
+            each = min(budget, plan.sampling.max_tokens)
+            spec, device = models.spec(plan.job.model, plan.job.dtype), plan.pricing.hardware
+            prm = plan.job.prm if plan.options.needs_verifier else None
+            verifier = models.verifier_spec(prm) if prm is not None else None
+            samples = -(-budget // each)
+            paper = estimate(
+                spec, device, samples=samples, tokens=each, verifier=verifier, serving=plan.pricing.serving
+            )
+            total = paper.rows[-1]
+            dollars = f"{total.dollars * problems:.2g}" if total.dollars is not None else "-"
+            amounts = [quantity(total.flops * problems), quantity(total.eflops * problems)]
+            shown = [f"{budget * problems:,}", *amounts, quantity(total.seconds * problems, "s"), dollars]
+        table.add_row(Text(cell.name), f"{problems:,}", *shown)
+    out.print(table)
+    out.print(Text("At most, all of the budget spent; prompts taken for 256 tokens.", "dim"))
+
+
+def _run(
+    cells: list[Cell], machine: Machine, folder: Path, limit: int | None, *, trace: bool, as_json: bool, debug: bool
+) -> int:
+    """Runs the cells that are not finished, and shows all of them."""
+    total = sum(1 for _ in cells[0].plan.problems(limit))
+    if total == 0:
+        raise UserError(f"{cells[0].plan.evalset.name} has no problems")
+    missing = [cell for cell in cells if len(_done(cell, folder)) < total]
+    failures: list[Failure] = []
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not debug:
+            stack.enter_context(engine_noise_to(folder))
+        left = f", {len(cells) - len(missing)} of them finished" if len(missing) < len(cells) else ""
+        say(f"{cells[0].plan.evalset.name}, {total} problems: {len(cells)} cells{left}, into {folder}")
+
+        async def session() -> None:
+            async with aclosing(grids.load(missing, machine)) as loading:
+                async for cell, loaded in loading:
+                    say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
+                    failures.extend(await _cell(cell, loaded, folder / cell.name, limit, total, machine, trace))
+
+        try:
+            asyncio.run(session())
+        except KeyboardInterrupt:
+            say(f"stopped: what is solved is kept; the same command with --run {folder} goes on")
+            return 130
+    rows = [Row.of(cell.name, cell.strategy, cell.pair, read_solutions(folder / cell.name)) for cell in cells]
+    if as_json:
+        sys.stdout.write(json.dumps({"run": str(folder), "cells": rows_json(rows)}) + "\n")
+    else:
+        print_rows(out, rows, folder)
+    return say_failures(failures)
+
+
+def _done(cell: Cell, folder: Path) -> set[str]:
+    """The problems a cell has solved; checks that its folder, if it is there, is this cell's."""
+    if not (folder / cell.name).exists():
+        return set()
+    with Run.open(folder / cell.name, cell.plan.config(), describe_machine()) as run:
+        return run.done
+
+
+async def _cell(
+    cell: Cell, loaded: Models, folder: Path, limit: int | None, total: int, machine: Machine, trace: bool
+) -> list[Failure]:
+    """Solves what is missing of one cell; what could not be tried."""
+    earlier = Tally()
+    with Run.open(folder, cell.plan.config(), describe_machine()) as run:
+        for solution in run.solutions():
+            earlier.add(solution)
+        session = cell.plan.session(loaded, run.traces() if trace else None)
+        run.add_facts(session.describe())
+        with ProgressBar(err, total, earlier) as bar:
+            record = Recorder(run, bar)
+            waiting = (problem for problem in cell.plan.problems(limit) if problem.id not in run.done)
+            await session.solve(waiting, record, machine.concurrency)
+    return record.failures

@@ -1,0 +1,88 @@
+"""`infer list`: what there is."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from infer import evalsets, models, strategies
+from infer.cli.app import app, examples
+from infer.cli.terminal import out
+from infer.errors import UserError, nearest
+
+
+@app.command(
+    name="list",
+    epilog=examples(
+        "infer list strategies", "infer list strategies --show astar", "infer list evalsets --show math500"
+    ),
+)
+def list_(
+    kind: Annotated[str, typer.Argument(help="strategies, evalsets or models.")],
+    show: Annotated[str | None, typer.Option(metavar="NAME", help="All about one of them.")] = None,
+) -> None:
+    """List what there is: strategies with their options, evaluation sets, packaged models."""
+    listings: dict[str, Callable[[str | None], None]] = {
+        "strategies": _list_strategies,
+        "evalsets": _list_evalsets,
+        "models": _list_models,
+    }
+    if kind not in listings:
+        raise UserError(f"can't list {kind!r}: {nearest(kind, listings)}")
+    listings[kind](show)
+
+
+def _list_strategies(name: str | None) -> None:
+    for strategy in map(strategies.find, [name] if name else strategies.names()):
+        out.print(f"[bold]{strategy.name}[/bold]", Text(strategy.summary))
+        table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(style="dim"), padding=(0, 2))
+        for option, field in strategy.options.model_fields.items():
+            default = "" if field.default is None else str(field.default)
+            table.add_row(f"  -o {option}=", default, f"{field.description} ({_kind(field.annotation)})")
+        out.print(table)
+        if name:
+            out.print(Text(inspect.getdoc(inspect.getmodule(strategy.run)) or ""))
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a user reads it: `int`, or the words to choose from."""
+    choices = [choice for choice in get_args(annotation) if choice is not type(None)]
+    if not choices:
+        return str(getattr(annotation, "__name__", annotation))
+    return ", ".join(
+        _kind(choice) if get_args(choice) or isinstance(choice, type) else str(choice) for choice in choices
+    )
+
+
+def _list_evalsets(name: str | None) -> None:
+    if name is None:
+        table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
+        for known in evalsets.names():
+            table.add_row(known, Text(evalsets.find(known).summary))
+        table.add_row("FILE", "a JSONL, JSON, CSV or Parquet file with a problem and an answer column")
+        table.add_row("OWNER/NAME", "a dataset of the Hugging Face hub")
+        out.print(table)
+        return
+    found = evalsets.find(name)
+    out.print(Text(found.name, style="bold"), Text(found.summary))
+    out.print(Text(f"source: {found.source}" + (f" ({found.license})" if found.license else "")))
+    if found.template.system is not None:
+        out.print(Text("system message:\n" + indent(found.template.system, "    ")))
+    around = "the model's chat template, where it has one, goes around it"
+    out.print(Text(f"user message ({around}):\n" + indent(found.template.user, "    ")))
+
+
+def _list_models(name: str | None) -> None:
+    if name is not None and name not in models.packaged():
+        raise UserError(f"unknown model {name!r}: {nearest(name, models.packaged())}")
+    table = Table.grid(Column(style="bold", no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2))
+    for known in [name] if name else models.packaged():
+        size = sum(path.stat().st_size for path in Path(models.locate(known)).glob("*.safetensors"))
+        role = "process reward model" if "-prm-" in known else "language model"
+        table.add_row(known, f"{role}, {size / 1e6:.1f} MB", Text(models.locate(known), style="dim"))
+    out.print(table)

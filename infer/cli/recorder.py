@@ -1,0 +1,40 @@
+"""What is done with each outcome of a session."""
+
+from infer.cli.terminal import say
+from infer.report import ProgressBar, Tally
+from infer.run import Run
+from infer.solution import Solution
+from infer.solve import Failure
+
+
+class Recorder:
+    """Writes solutions to the run, counts them, shows how it goes; keeps failures, and the solution of one question."""
+
+    def __init__(self, run: Run | None, bar: ProgressBar | None) -> None:
+        self.tally = Tally()
+        self.failures: list[Failure] = []
+        self.only: Solution | None = None
+        self._run = run
+        self._bar = bar
+
+    def __call__(self, outcome: Solution | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            self.tally.failed += 1
+            return
+        if self._run is not None:
+            self._run.append(outcome)
+        self.tally.add(outcome)
+        if self._bar is not None:
+            self._bar.update(self.tally)
+        else:
+            self.only = outcome
+
+
+def say_failures(failures: list[Failure]) -> int:
+    """Says what could not be tried; the exit code that goes with it."""
+    for failure in failures[:10]:
+        say(str(failure.error))
+    if len(failures) > 10:
+        say(f"and {len(failures) - 10} more problems that could not be tried")
+    return 2 if failures else 0

@@ -1,0 +1,55 @@
+"""Standard output and standard error: results go to the one, what is said about them to the other."""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+# a file or a pipe has room for whole tables
+_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+out = Console(highlight=False, width=_width)
+err = Console(stderr=True, highlight=False)
+
+_log: Path | None = None
+
+
+def log() -> Path | None:
+    """Where standard error of the engines went, if a command started any."""
+    return _log
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    err.print(f"infer: {' '.join(message.split())}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def engine_noise_to(folder: Path | None) -> Iterator[None]:
+    """Sends what engines and their C++ parts write to standard error into a log file; ours reaches the terminal."""
+    global _log
+    log = folder / "log.txt" if folder is not None else Path(tempfile.mkstemp(prefix="infer-", suffix=".log")[1])
+    terminal = os.dup(2)
+    with open(log, "ab", buffering=0) as file, os.fdopen(terminal, "w") as stream:
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 2)
+        err.file = stream
+        _log = log
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("infer: %(message)s"))
+        logger = logging.getLogger("infer")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            os.dup2(terminal, 2)
+            err.file = sys.stderr
+    if folder is None:  # all went well: nobody will ask for it
+        log.unlink()
