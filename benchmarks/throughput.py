@@ -1,0 +1,199 @@
+"""Throughput of strategies against one bare `vllm.LLM.generate` call, in one process, turn by turn.
+
+    python benchmarks/throughput.py nano-s
+    python benchmarks/throughput.py DIR --n 4 --max-tokens 160 --k 4 --step-tokens 40 --budget 640
+
+`best-of-n` is compared with one call that has the same prompts, n and limit; `astar` (its reward model replaced by a
+hash that costs nothing), fed with problems so that as many stay in flight, with one call that generates as many tokens
+from the same prompts. Ours seeds every sample; the bare call does not, and in a second comparison does (with chunked
+prefill off, as ours: with it on, vLLM's CPU build crashes on seeds). Prints tokens/s of both
+and their ratio, as median and range over the repetitions, and ends with one JSON line.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from infer import models
+from infer.engine import start_engine
+from infer.evalsets.base import MATHEMATICS, PLAIN
+from infer.evalsets.nano import load
+from infer.generate.base import Sampling
+from infer.generate.vllm import VLLMGenerator
+from infer.problem import Problem
+from infer.search import Setting
+from infer.solution import Solution
+from infer.solve import Failure, solve
+from infer.strategies import find
+from infer.usage import Budget
+from infer.verifiers.base import Scores
+
+
+class FreeVerifier:
+    """Scores from a hash of the text: no model, next to no time."""
+
+    aggregation = "last"
+    stepwise = True
+    spec = None
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        texts = ["".join(steps[: i + 1]) for i in range(known, len(steps))]
+        return Scores([hashlib.blake2b(text.encode()).digest()[0] / 256 for text in texts], [])
+
+    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Any]:
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    async def close(self) -> None: ...
+
+
+async def group(answers: Sequence[str | None]) -> list[int]:
+    return [-1 if answer is None else answers.index(answer) for answer in answers]
+
+
+def run(
+    setting: Setting, problems: list[Problem], nano: bool, strategy: str, options: list[str], in_flight: int
+) -> int:
+    """Solves all problems, so many in flight at once; the number of tokens generated."""
+    found = find(strategy)
+    tokens = 0
+
+    def record(outcome: Solution | Failure) -> None:
+        nonlocal tokens
+        assert isinstance(outcome, Solution)
+        tokens += outcome.usage.generated
+
+    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
+        return reference == answer, None
+
+    template = PLAIN if nano else MATHEMATICS
+    asyncio.run(
+        solve(
+            problems,
+            template.messages,
+            setting,
+            found,
+            found.configure(options),
+            grade,
+            record,
+            concurrency=in_flight,
+        )
+    )
+    return tokens
+
+
+def compare(
+    name: str, ours: Callable[[], int], bare: Callable[[int], int], reset: Callable[[], None], repeats: int
+) -> dict[str, Any]:
+    """Turns of ours and bare (which is told how many tokens ours made); the first turn warms both up."""
+    rates: list[tuple[float, float]] = []
+    for turn in range(repeats + 1):
+        reset()
+        start = time.perf_counter()
+        tokens = ours()
+        middle = time.perf_counter()
+        bare_tokens = bare(tokens)
+        end = time.perf_counter()
+        if turn:
+            rates.append((tokens / (middle - start), bare_tokens / (end - middle)))
+    ratios = sorted(a / b for a, b in rates)
+    result = {
+        "name": name,
+        "tokens": tokens,
+        "ours_tokens_per_sec": round(statistics.median(a for a, _ in rates)),
+        "bare_tokens_per_sec": round(statistics.median(b for _, b in rates)),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+    }
+    print(
+        f"{name:<20} {tokens:>8,} tokens   ours {result['ours_tokens_per_sec']:>7,} tok/s   "
+        f"bare {result['bare_tokens_per_sec']:>7,} tok/s   ratio {result['ratio']:.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f}, {repeats} turns)",
+        flush=True,
+    )
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--problems", type=int, default=64)
+    parser.add_argument("--n", type=int, default=16, help="samples of best-of-n")
+    parser.add_argument("--max-tokens", type=int, default=256, help="limit of a sample of best-of-n")
+    parser.add_argument("--k", type=int, default=4, help="next steps of an expansion of astar")
+    parser.add_argument("--step-tokens", type=int, default=None, help="length of a step; default: the model's")
+    parser.add_argument("--budget", type=int, default=640, help="tokens of astar for each problem")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="astar solves so many times --problems, that many in flight"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+
+    nano = models.is_nano(args.model)
+    dtype = models.profile(args.model).dtype
+    engine: Any = start_engine(models.locate(args.model), "generate", dtype=dtype, memory_fraction=0.5)
+    from vllm import LLM, SamplingParams
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    same: dict[str, Any] = {"dtype": dtype, "enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
+    llm = LLM(models.locate(args.model), **same, max_num_seqs=256, kv_cache_memory_bytes=2 << 30)
+    stream = list(islice(load(size=10_000), args.problems * args.rounds))
+    problems = stream[: args.problems]
+    template = PLAIN if nano else MATHEMATICS
+    generator = VLLMGenerator(engine)
+    prompts = [{"prompt_token_ids": asyncio.run(generator.encode(template.messages(problem)))} for problem in problems]
+    sampling = Sampling(temperature=1.0, max_tokens=args.max_tokens)
+
+    def reset() -> None:
+        engine._engine.reset_prefix_cache()
+        llm.reset_prefix_cache()
+
+    def generate(seeded: bool = False, **changes: Any) -> int:
+        seeds = [100 * i if seeded else None for i in range(len(prompts))]
+        sampling = [SamplingParams(temperature=1.0, seed=seed, **changes) for seed in seeds]
+        outputs = llm.generate(prompts, sampling, use_tqdm=False)
+        return sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
+
+    free: Any = FreeVerifier()
+    base = {"generator": generator, "verifier": free, "group": group, "extract": lambda text: text[-8:]}
+    best_of_n = Setting(**base, sampling=sampling)
+    results = [
+        compare(
+            name,
+            lambda: run(best_of_n, problems, nano, "best-of-n", [f"n={args.n}", "choose=majority"], args.problems),
+            lambda tokens, seeded=seeded: generate(seeded, n=args.n, max_tokens=args.max_tokens),
+            reset,
+            args.repeats,
+        )
+        for name, seeded in (("best-of-n", False), ("... bare with seeds", True))
+    ]
+    stepwise = Setting(
+        **base,
+        sampling=Sampling(temperature=1.0, max_tokens=2048),
+        budget=Budget(args.budget, "tokens"),
+        step_tokens=args.step_tokens or 512,
+        delimiter="\x00" if args.step_tokens else "\n\n",
+    )
+    results.append(
+        compare(
+            "astar",
+            lambda: run(stepwise, stream, nano, "astar", [f"k={args.k}"], args.problems),
+            lambda tokens: generate(n=args.k, ignore_eos=True, max_tokens=round(tokens / args.k / len(problems))),
+            reset,
+            args.repeats,
+        )
+    )
+    print(json.dumps({"model": args.model, "problems": args.problems, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
