@@ -9,6 +9,7 @@ forward context in a module-level variable, so engines that share a process must
 import asyncio
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,9 @@ class InProcessEngine:
     def __init__(self, args: Any) -> None:
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        _share_process_state()
         self._engine = LLMEngine.from_engine_args(args)
+        _in_process.add(self)
         self._config = self._engine.vllm_config
         self.tokenizer = self._engine.renderer.tokenizer
         self.max_context: int = self._config.model_config.max_model_len
@@ -132,7 +135,33 @@ class InProcessEngine:
         self._fail(RuntimeError("the engine was closed"))
         if self._loop is not None and not self._loop.done():
             await asyncio.gather(self._loop, return_exceptions=True)
+        _in_process.discard(self)
         self._engine.engine_core.shutdown()
+
+
+_in_process: "weakref.WeakSet[InProcessEngine]" = weakref.WeakSet()
+"""The open engines of this process."""
+
+
+def _share_process_state() -> None:
+    """Lets engines of one process end one by one. Brittle: it replaces a function inside vLLM.
+
+    vLLM keeps its process groups in module-level variables that all engines of a process share, and destroys them when
+    any one of them is closed, or just garbage-collected: the others then fail at their next step. Here the last one
+    destroys them.
+    """
+    from vllm.v1.engine import core
+
+    destroy = core.cleanup_dist_env_and_memory
+    if getattr(destroy, "shared", False):
+        return
+
+    def destroy_with_the_last(*arguments: Any, **options: Any) -> None:
+        if not list(_in_process):  # a list: the length also counts those being collected
+            destroy(*arguments, **options)
+
+    destroy_with_the_last.shared = True  # type: ignore[attr-defined]
+    core.cleanup_dist_env_and_memory = destroy_with_the_last
 
 
 class ProcessEngine:

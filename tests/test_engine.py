@@ -1,8 +1,10 @@
 """Engines: the one in this process and the one in vLLM's own processes do the same."""
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +38,29 @@ async def test_an_engine_that_fails_answers_every_waiter(nano_engine: Any) -> No
     nano_engine._engine.abort_request(list(nano_engine._engine.output_processor.request_states), internal=True)
     (completion,) = await generator.generate(Request(prompt, Sampling(temperature=0), 5))
     assert completion.num_tokens == 5
+
+
+@pytest.mark.parametrize("ending", ["closed", "dropped"])
+async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, ending: str) -> None:
+    """vLLM destroys the process groups that all engines of a process share as one of them ends, or is collected."""
+    from infer.engine import start_engine
+
+    async def complete(engine: Any) -> int:
+        generator = VLLMGenerator(engine)
+        prompt = await generator.encode([{"role": "user", "content": PROMPTS[0]}])
+        (completion,) = await generator.generate(Request(prompt, Sampling(temperature=0), 5))
+        return completion.num_tokens
+
+    other: Any = start_engine(checkpoint("nano-xs"), "generate", dtype="float32", memory_fraction=0.05)
+    assert await complete(other) == 5
+    if ending == "closed":
+        await other.close()
+    gone = weakref.ref(other)
+    del other
+    gc.unfreeze()  # vLLM hides what an engine holds from the collector, until the next engine is closed
+    gc.collect()
+    assert gone() is None
+    assert await complete(nano_engine) == 5
 
 
 @pytest.fixture
