@@ -53,6 +53,7 @@ async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, end
 
     other: Any = start_engine(checkpoint("nano-xs"), "generate", dtype="float32", memory_fraction=0.05)
     assert await complete(other) == 5
+    await other._loop  # it steps on for some turns, and holds the engine
     if ending == "closed":
         await other.close()
     gone = weakref.ref(other)
