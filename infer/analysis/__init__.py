@@ -10,8 +10,17 @@
 Loads pandas, scipy and pyarrow; `infer.analysis.report` also matplotlib. The rest of `infer` imports none of it.
 """
 
-from infer.analysis.curves import Outcomes, allocation, at_equal_cost, curve, frontier, outcomes, sampled
-from infer.analysis.estimates import Difference, Estimate, accuracy, compare, mean, share
+from infer.analysis.curves import Outcomes, allocation, at_equal_cost, curve, families, frontier, outcomes, sampled
+from infer.analysis.estimates import (
+    Difference,
+    Estimate,
+    accuracy,
+    auroc,
+    compare,
+    mean,
+    reliability,
+    share,
+)
 from infer.analysis.fits import LOG_LINEAR, PARSCALE, SATURATING, Fit, Law, fit, fit_curve, parscale_losses
 from infer.analysis.frames import Runs, read
 from infer.analysis.kinetics import read_kinetics
@@ -31,9 +40,11 @@ __all__ = [
     "allocation",
     "at_equal_cost",
     "at_k",
+    "auroc",
     "best_at_k",
     "compare",
     "curve",
+    "families",
     "fit",
     "fit_curve",
     "frontier",
@@ -45,6 +56,7 @@ __all__ = [
     "pass_at_k",
     "read",
     "read_kinetics",
+    "reliability",
     "sampled",
     "share",
     "weighted_at_k",

@@ -16,6 +16,7 @@ import pandas as pd
 from infer.analysis.estimates import mean, percentiles, resamples, share
 from infer.analysis.frames import Runs, labels
 from infer.analysis.pools import How, at_k
+from infer.cost.hardware import Hardware
 from infer.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -62,14 +63,15 @@ def sampled(runs: Runs, hows: Sequence[How], ks: Sequence[int] | None = None, un
     """What k of each run's samples would have given, as configurations named `<configuration>, <how>@<k>`.
 
     The cost is k / n of what the n samples cost: exact in expectation for what each sample costs apart (tokens,
-    verifier passes; a vote needs none), and an approximation for what they share. A k above some problem's number of
-    samples is left out.
+    verifier passes), and an approximation for what they share. pass@k and majority votes need no verifier and are not
+    charged its passes, FLOPs, bytes and eFLOPs; seconds and dollars can't be told apart and are both models'. A k above
+    some problem's number of samples is left out.
     """
-    cost = runs.cost(unit) / runs.problems["samples"]
+    whole, free = runs.cost(unit), _without_verifier(runs, unit)
     names = runs.problems["configuration"].astype(str)
     correct, costs = {}, {}
     for how in hows:
-        free = unit == "prm" and how in ("pass", "majority")
+        each = (free if how in ("pass", "majority") else whole) / runs.problems["samples"]
         table = at_k(runs, how, ks)
         for k in map(int, table.columns):
             values = table[k]
@@ -78,7 +80,7 @@ def sampled(runs: Runs, hows: Sequence[How], ks: Sequence[int] | None = None, un
                     ids = runs.problems.loc[rows, "problem_id"]
                     label = f"{name}, {how}@{k}"
                     correct[label] = values[rows].groupby(ids.to_numpy(), sort=False).mean()
-                    costs[label] = (0.0 if free else k) * cost[rows].groupby(ids.to_numpy(), sort=False).mean()
+                    costs[label] = k * each[rows].groupby(ids.to_numpy(), sort=False).mean()
     if not correct:
         raise UserError("no run has that many graded samples of each problem")
     return _common(pd.DataFrame(correct), pd.DataFrame(costs), unit)
@@ -200,6 +202,30 @@ def at_equal_cost(
     bands = percentiles(np.array([gap(*draw) for draw in zip(cost, accuracy, strict=True)]), confidence)
     columns = {"difference": gap(price, centre), "low": bands[0], "high": bands[1]}
     return pd.DataFrame({"cost": at, **{name: np.where(below, np.nan, values) for name, values in columns.items()}})
+
+
+def _without_verifier(runs: Runs, unit: str) -> pd.Series:
+    """What the generator alone cost each problem, in the units for which the two models can be told apart."""
+    cost = runs.cost(unit)
+    if unit in ("prm", "passes"):
+        return 0 * cost
+    columns = {kind: [f"verifier_{phase}_{kind}" for phase in ("prefill", "decode")] for kind in ("flops", "bytes")}
+    if unit not in (*columns, "eflops") or not {*columns["flops"], *columns["bytes"]} <= set(runs.problems):
+        return cost
+    spent = {kind: runs.problems[names].sum(axis=1) for kind, names in columns.items()}
+    if unit in spent:
+        return cost - spent[unit]
+    intensity = {name: _verifier_intensity(record["facts"][-1]) for name, record in runs.records.items()}
+    weighed = runs.problems["run"].map(intensity).astype("float64") * spent["bytes"]
+    return cost - (spent["flops"] + weighed).fillna(0.0)
+
+
+def _verifier_intensity(facts: dict[str, Any]) -> float:
+    """What the verifier's bytes were weighed with in its eFLOPs; NaN where the run does not say."""
+    hardware, verifier = facts.get("hardware"), facts.get("verifier") or {}
+    if hardware is None or "dtype" not in verifier:
+        return np.nan
+    return Hardware(**hardware).intensity(verifier["dtype"])
 
 
 def _common(correct: pd.DataFrame, cost: pd.DataFrame, unit: str) -> Outcomes:

@@ -101,6 +101,39 @@ def accuracy(runs: Runs, by: str | list[str] = "configuration", confidence: floa
     return pd.DataFrame(rows, columns=[*columns, *names]).set_index(columns)
 
 
+def reliability(score: Any, correct: Any, problems: Any, bins: int = 10, confidence: float = 0.95) -> pd.DataFrame:
+    """The share of candidates that is right, in bins of their score in [0, 1]; those without either are left out.
+
+    One row a bin that is not empty: score (its mean), mean, low, high (share right, clustered by problem, each
+    candidate weighing the same), size (share of all candidates), left, right (edges). The expected calibration error
+    is `(size * |mean - score|).sum()`.
+    """
+    scores, right = np.asarray(score, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    known = ~(np.isnan(scores) | np.isnan(right))
+    scores, right, ids = scores[known], right[known], np.asarray(problems)[known]
+    places = np.clip((scores * bins).astype(int), 0, bins - 1)
+    rows = []
+    for place in np.unique(places):
+        inside = places == place
+        found = share(right[inside], ids[inside], confidence, weigh="values")
+        edges = place / bins, (place + 1) / bins
+        rows.append((scores[inside].mean(), found.mean, found.low, found.high, inside.mean(), *edges))
+    return pd.DataFrame(rows, columns=["score", "mean", "low", "high", "size", "left", "right"])
+
+
+def auroc(score: Any, correct: Any) -> float:
+    """The chance that a right candidate scores above a wrong one, ties counting half; NaN without one of each."""
+    from scipy.stats import rankdata
+
+    scores, right = np.asarray(score, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    known = ~(np.isnan(scores) | np.isnan(right))
+    scores, good = scores[known], right[known] == 1
+    if good.all() or not good.any():
+        return math.nan
+    ranks = rankdata(scores)
+    return float((ranks[good].mean() - (good.sum() + 1) / 2) / (~good).sum())
+
+
 def compare(
     runs: Runs,
     a: str,

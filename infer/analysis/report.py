@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from infer.analysis import plots
 from infer.analysis.curves import Outcomes, allocation, curve, families, frontier, outcomes, sampled
-from infer.analysis.estimates import compare, share
+from infer.analysis.estimates import auroc, compare, reliability, share
 from infer.analysis.fits import LOG_LINEAR, SATURATING, fit_curve
 from infer.analysis.frames import Runs, read
 from infer.analysis.pools import How, at_k, independent
@@ -331,23 +331,9 @@ def _calibration(runs: Runs, confidence: float) -> _Picture:
         score, right, problem = (
             values[own] for values in (candidates["score"].to_numpy(), candidates["correct"].to_numpy(), ids)
         )
-        bins = np.clip((score * BINS).astype(int), 0, BINS - 1)
-        lines = []
-        for index in np.unique(bins):
-            inside = bins == index
-            estimate = share(right[inside], problem[inside], confidence, weigh="values")
-            lines.append(
-                {
-                    "score": score[inside].mean(),
-                    **{name: getattr(estimate, name) for name in ("mean", "low", "high")},
-                    "size": inside.mean(),
-                    "left": index / BINS,
-                    "right": (index + 1) / BINS,
-                }
-            )
-        table = pd.DataFrame(lines)
+        table = reliability(score, right, problem, BINS, confidence)
         error = float((table["size"] * (table["mean"] - table["score"]).abs()).sum())
-        title = f"{configuration}\n{how[configuration]} score, AUROC {_auroc(score, right):.2f}, ECE {error:.2f}"
+        title = f"{configuration}\n{how[configuration]} score, AUROC {auroc(score, right):.2f}, ECE {error:.2f}"
         tables[title] = table
         flat.append(table.assign(configuration=configuration))
     caption = (
@@ -434,16 +420,6 @@ def _pools(runs: Runs) -> Runs:
     if not pooled.problems["correct"].notna().any() and not pooled.candidates(["correct"])["correct"].notna().any():
         raise UserError("no candidate was graded")
     return pooled
-
-
-def _auroc(score: "np.ndarray[Any, Any]", right: "np.ndarray[Any, Any]") -> float:
-    from scipy.stats import rankdata
-
-    good = right == 1
-    if good.all() or not good.any():
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[good].mean() - (good.sum() + 1) / 2) / (~good).sum())
 
 
 def _summary_html(table: pd.DataFrame, confidence: float) -> str:

@@ -1,5 +1,7 @@
 """Curves, frontiers and allocations: against brute force, and on curves that are known."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,10 @@ import pytest
 
 from infer.analysis import Outcomes, allocation, at_equal_cost, at_k, curve, frontier, outcomes, read, sampled
 from infer.analysis.curves import families
+from infer.cost.formulas import Serving
+from infer.cost.hardware import HARDWARE
+from infer.cost.model import PUBLIC, ModelSpec
+from infer.cost.pricing import Call, Pricing
 from infer.errors import UserError
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
@@ -128,3 +134,23 @@ def test_samples_as_configurations(tmp_path: Path) -> None:
         sampled(runs, ["pass"], [7])
     with pytest.raises(ValueError, match="do not compare"):
         outcomes(runs, "seconds") + of
+
+
+def test_a_vote_is_not_charged_the_verifier(tmp_path: Path) -> None:
+    model = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-0.6B"], dtype="float32")
+    reward = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-1.7B"], dtype="bfloat16")
+    pricing = Pricing(HARDWARE["h100"], Serving(batch=8))
+    sampling = pricing.usage(Call(model, 30, 0, 100))
+    scoring = pricing.usage(Call(reward, 130, 0, 0), "verifier_")
+    solutions = [one.model_copy(update={"usage": sampling + scoring}) for one in random_solutions(5, 4)]
+    folder = write_run(tmp_path / "a", solutions)
+    record = json.loads((folder / "run.json").read_text())
+    record["facts"][-1] |= {"hardware": asdict(pricing.hardware)}
+    record["facts"][-1]["verifier"]["dtype"] = "bfloat16"
+    (folder / "run.json").write_text(json.dumps(record))
+    runs = read([folder])
+    for unit in ("flops", "bytes", "eflops"):
+        alone, both = getattr(sampling, unit), getattr(sampling + scoring, unit)
+        for how, spent in (("majority", alone), ("pass", alone), ("weighted", both), ("best", both)):
+            cost = sampled(runs, [how], [3], unit).cost.to_numpy()
+            assert cost == pytest.approx(spent * 3 / 4, rel=1e-6)

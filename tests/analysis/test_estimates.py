@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infer.analysis import accuracy, compare, mean, read, share
+from infer.analysis import accuracy, auroc, compare, mean, read, reliability, share
 from infer.analysis.estimates import _paired, mcnemar, percentiles, resamples
 from infer.errors import UserError
 from infer.report import wilson
@@ -161,3 +161,24 @@ def test_coverage_of_paired_differences(problems: int, gain: float, loss: float)
         middle, half = _paired((draw < gain).astype(float) - (draw > 1 - loss), 0.95)
         covered += middle - half <= gain - loss <= middle + half
     assert 0.93 <= covered / DRAWS <= 0.97
+
+
+def test_reliability_and_auroc_are_what_counting_gives() -> None:
+    rng = np.random.default_rng(3)
+    score = np.append(rng.integers(0, 11, 300) / 10, math.nan)
+    right = np.append((rng.random(300) < 0.3 + 0.4 * score[:-1]).astype(float), 1.0)
+    right[0] = math.nan
+    problems = np.arange(301) % 40
+    table = reliability(score, right, problems, bins=4)
+    known = [(s, r) for s, r in zip(score, right, strict=True) if s == s and r == r]
+    assert table["size"].sum() == pytest.approx(1)
+    for row in table.itertuples():
+        own = [(s, r) for s, r in known if row.left <= s < row.right or s == row.right == 1]
+        assert row.size == pytest.approx(len(own) / len(known))
+        assert row.score == pytest.approx(sum(s for s, _ in own) / len(own))
+        assert row.mean == pytest.approx(sum(r for _, r in own) / len(own))
+        assert row.low < row.mean < row.high
+    pairs = [(good, bad) for good, r in known if r for bad, q in known if not q]
+    wins = sum((good > bad) + (good == bad) / 2 for good, bad in pairs)
+    assert auroc(score, right) == pytest.approx(wins / len(pairs))
+    assert math.isnan(auroc([0.1, 0.2], [1, 1]))
