@@ -59,6 +59,7 @@ def curves(points: pd.DataFrame, families: Mapping[str, Sequence[str]], unit: st
     """Accuracy against cost: `points` as of `infer.analysis.curve`, a line with its band for each family."""
     figure, axes = _figure(7.2, 4.4)
     known = points.set_index("configuration")
+    alpha = 0.15 if len(families) <= 4 else 0.08  # many bands lie on one another
     for index, (name, members) in enumerate(families.items()):
         part = known.loc[[member for member in members if member in known.index]].sort_values("cost")
         if part.empty:
@@ -68,7 +69,7 @@ def curves(points: pd.DataFrame, families: Mapping[str, Sequence[str]], unit: st
             part["cost"], part["accuracy"], marker=marker, color=colour, linestyle=_dash(index), label=name, zorder=3
         )
         if len(part) > 1:
-            axes.fill_between(part["cost"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(part["cost"], part["low"], part["high"], color=colour, alpha=alpha, linewidth=0)
         else:
             reach = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
             axes.errorbar(part["cost"], part["accuracy"], reach, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
