@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
 
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.base import Completion, Message, Request, gather_or_cancel, plain_prompt
-from infer.generate.http import Http, Json, Refused, reason
+from infer.generate.http import LOST, Http, Json, Refused, reason
 from infer.tree import Finish, Prompt
 
 logger = logging.getLogger(__name__)
@@ -297,7 +297,7 @@ class OpenAIGenerator:
         """Find out whether the server takes and tells token ids, and its version. Costs it one token."""
         try:
             self._version = (await self._http.get(f"{self._root}/version")).get("version")
-        except (httpx.TransportError, Refused, RuntimeError):
+        except (*LOST, Refused, RuntimeError):
             return  # not a vLLM
         try:
             ids = await self._ids(prompt="Hello")
@@ -315,7 +315,7 @@ async def served_models(http: Http, base_url: str) -> dict[str, Json]:
     try:
         models = await http.get(f"{base_url}/models")
         return {str(model["id"]): model for model in models["data"]}
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise UserError(f"no server answers at {base_url} ({reason(error)}): {fix}") from error
     except Refused as error:
         if error.status in (401, 403):
