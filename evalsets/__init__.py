@@ -55,7 +55,7 @@ def find(
         return hub.open_hub(spec, columns, split)
     raise UserError(
         f"unknown evaluation set {spec!r}: {nearest(spec, names())} "
-        f"A file ({', '.join(files.SUFFIXES)}) or a hub id owner/name is taken, too"
+        f"(a file, {', '.join(files.SUFFIXES)}, or a hub id owner/name is taken, too)"
     )
 
 

@@ -2,11 +2,13 @@
 
 import itertools
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,13 +54,13 @@ class Job(BaseModel):
     backend: models.Backend = Field(default_factory=models.default_backend)
     base_url: str | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    temperature: float | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     step_tokens: int | None = Field(None, ge=1)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     delimiter: str | None = Field(None, min_length=1)
     max_context: int | None = Field(None, ge=1)
     hardware: str = "h100"
@@ -83,6 +85,8 @@ class Plan:
     def __init__(self, job: Job) -> None:
         if job.question is not None and job.on is not None:
             raise UserError("name one of a question and --on, not both")
+        if job.question is not None and not job.question.strip():
+            raise UserError("the question is empty")
         if job.backend == "openai" and job.base_url is None:
             raise UserError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
         if job.backend != "openai":
@@ -117,16 +121,18 @@ class Plan:
     def _evalset(self, job: Job, nano: bool) -> EvalSet:
         if job.question is not None:
             question = Problem("question", job.question)
-            template = PLAIN if nano else MATHEMATICS
-            return EvalSet("question", "one question", "command line", lambda: iter([question]), template)
-        assert job.on is not None
-        return find_evalset(
-            job.on,
-            problem_column=job.problem_column,
-            answer_column=job.answer_column,
-            id_column=job.id_column,
-            split=job.split,
-        )
+            found = EvalSet("question", "one question", "command line", lambda: iter([question]), MATHEMATICS)
+        else:
+            assert job.on is not None
+            found = find_evalset(
+                job.on,
+                problem_column=job.problem_column,
+                answer_column=job.answer_column,
+                id_column=job.id_column,
+                split=job.split,
+            )
+        # nano models know chains of arithmetic, and no words that ask for something
+        return replace(found, template=PLAIN) if nano else found
 
     def messages(self, problem: Problem) -> list[Message]:
         """The chat that puts a problem to the model."""
@@ -213,34 +219,51 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
             from infer.generate.openai import OpenAIGenerator
 
             assert job.base_url is not None
-            generator = await OpenAIGenerator.connect(job.base_url, job.model, api_key=machine.api_key)
+            generator = await OpenAIGenerator.connect(
+                job.base_url, job.model, api_key=machine.api_key, max_context=job.max_context
+            )
             generator.spec = models.spec_if_known(generator.model, job.dtype, download=False)
         else:
             assert job.model is not None
-            generator = models.open_generator(
-                job.model,
-                job.backend,
-                dtype=job.dtype,
-                revision=job.revision,
-                max_context=job.max_context,
-                tensor_parallel=machine.tensor_parallel,
-                data_parallel=machine.data_parallel,
-                memory_fraction=ours,
-            )
+            with _interruptible():
+                generator = models.open_generator(
+                    job.model,
+                    job.backend,
+                    dtype=job.dtype,
+                    revision=job.revision,
+                    max_context=job.max_context,
+                    tensor_parallel=machine.tensor_parallel,
+                    data_parallel=machine.data_parallel,
+                    memory_fraction=ours,
+                )
         stack.push_async_callback(generator.close)
         verifier = None
         if with_verifier:
             assert job.prm is not None
             local = models.default_backend() if job.backend == "openai" else job.backend
-            verifier = await models.open_verifier(
-                job.prm,
-                local,
-                generator=generator,
-                revision=job.prm_revision,
-                memory_fraction=theirs,
-            )
+            with _interruptible():
+                verifier = await models.open_verifier(
+                    job.prm,
+                    local,
+                    generator=generator,
+                    revision=job.prm_revision,
+                    memory_fraction=theirs,
+                )
             stack.push_async_callback(verifier.close)
         yield Models(generator, verifier, await stack.enter_async_context(AnswerChecker()))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C takes effect at once: asyncio waits with it for its next turn, which comes when the model is loaded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _shares(job: Job, machine: Machine, with_verifier: bool) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def open_generator(
     if backend == "transformers":
         from infer.generate.transformers import TransformersGenerator
 
-        return TransformersGenerator(where, dtype=dtype, revision=revision)
+        return TransformersGenerator(where, dtype=dtype, revision=revision, max_context=max_context)
     from infer.engine import start_engine
     from infer.generate.vllm import VLLMGenerator
 

@@ -70,7 +70,9 @@ class ProgressBar:
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            columns = TimeElapsedColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)
+            # on a narrow terminal the bar gives way, then the end of the description
+            elapsed = TimeElapsedColumn(Column(no_wrap=True, min_width=7))
+            columns = elapsed, TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)
             # answers on standard output must not end up on this console
             self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
             self._task = self._bar.add_task(self._describe(Tally(), 0.0), total=total, completed=self._earlier.problems)

@@ -54,6 +54,8 @@ def extract(text: str) -> str | None:
         return str(marked[-1]).strip()
     for said in reversed(list(_SAID.finditer(text))):
         sentence = re.split(r"\.(?:\s|$)|\n", text[said.end() :])[0].strip().strip("*").strip()
+        if _BOX.search(sentence):
+            continue  # an empty one, else it had been taken: a form that was not filled in
         formula = re.match(r"\$([^$]+)\$", sentence)
         if answer := formula[1].strip() if formula else sentence:
             return answer
@@ -78,6 +80,14 @@ def _content(text: str, start: int) -> str | None:
                 return text[start + 1 : end].strip()
         end += 1
     return None
+
+
+_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
+
+
+def _as_latex(answer: str) -> str:
+    """The signs that models write in place of LaTeX and math-verify does not read."""
+    return _ROOT.sub(r"\\sqrt{\1}", answer.replace("°", r"^\circ "))
 
 
 _NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
@@ -167,6 +177,7 @@ class AnswerChecker:
         way; where any other equation is the answer, its right side is taken if the reference is a value, but where it
         is the reference, a value does not equal it.
         """
+        reference, answer = _as_latex(reference), _as_latex(answer)
         gold, target = normalize(reference), normalize(answer)
         if gold == target:
             return Verdict(True)

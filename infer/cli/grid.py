@@ -101,8 +101,7 @@ def compare(
     given = {name: value for name, value in locals().items() if name not in ("strategy", "budget")}
     cells = grids.expand(job_of(given, ()), strategy, budget or [None], [model], [temperature], [seed])
     machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
-    folder = run_folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-compare")
-    return _run(cells, machine, folder, limit, trace=trace, as_json=as_json, debug=debug)
+    return _run("compare", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
 @app.command(
@@ -170,8 +169,7 @@ def sweep(
         _print_cells(cells, limit)
         return 0
     machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
-    folder = run_folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-sweep")
-    return _run(cells, machine, folder, limit, trace=trace, as_json=as_json, debug=debug)
+    return _run("sweep", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
 def _print_cells(cells: list[Cell], limit: int | None) -> None:
@@ -202,12 +200,21 @@ def _print_cells(cells: list[Cell], limit: int | None) -> None:
 
 
 def _run(
-    cells: list[Cell], machine: Machine, folder: Path, limit: int | None, *, trace: bool, as_json: bool, debug: bool
+    command: str,
+    cells: list[Cell],
+    machine: Machine,
+    folder: Path | None,
+    limit: int | None,
+    *,
+    trace: bool,
+    as_json: bool,
+    debug: bool,
 ) -> int:
     """Runs the cells that are not finished, and shows all of them."""
     total = sum(1 for _ in cells[0].plan.problems(limit))
     if total == 0:
         raise UserError(f"{cells[0].plan.evalset.name} has no problems")
+    folder = folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-{command}")
     missing = [cell for cell in cells if len(_done(cell, folder)) < total]
     failures: list[Failure] = []
     with ExitStack() as stack:

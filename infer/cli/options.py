@@ -118,11 +118,14 @@ StepTokens = Annotated[
     typer.Option(min=1, help="A longer step is ended. Default: the profile's.", rich_help_panel=SAMPLING),
 ]
 Stop = Annotated[
-    list[str] | None, typer.Option(help="A string that ends a completion; repeatable.", rich_help_panel=SAMPLING)
+    list[str] | None,
+    typer.Option(help=r"A string that ends a completion, \n in it a line break; repeatable.", rich_help_panel=SAMPLING),
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(help="What ends a step. Default: the profile's, a blank line.", rich_help_panel=SAMPLING),
+    typer.Option(
+        help=r"What ends a step, \n in it a line break. Default: the profile's, a blank line.", rich_help_panel=SAMPLING
+    ),
 ]
 RunFolder = Annotated[
     Path | None,
@@ -143,6 +146,8 @@ def job_of(values: dict[str, Any], options: Sequence[str]) -> Job:
     given = {name: value for name, value in values.items() if name in Job.model_fields and value is not None}
     if "delimiter" in given:
         given["delimiter"] = given["delimiter"].replace("\\n", "\n")
+    if "stop" in given:
+        given["stop"] = tuple(stop.replace("\\n", "\n") for stop in given["stop"])
     try:
         return Job(**given, options=tuple(options))
     except ValidationError as error:
@@ -150,7 +155,7 @@ def job_of(values: dict[str, Any], options: Sequence[str]) -> Job:
         name, value = str(first["loc"][0]), first["input"]
         if name == "backend":
             raise UserError(f"unknown backend {value!r}: {nearest(value, get_args(models.Backend))}") from None
-        raise UserError(f"--{name.replace('_', '-')} {value}: {first['msg']}") from None
+        raise UserError(f"--{name.replace('_', '-')} {value!r}: {first['msg']}") from None
 
 
 def fresh_folder(name: str) -> Path:

@@ -70,8 +70,6 @@ def solve(
     """Solve problems with a strategy, within a budget, everything counted."""
     plan = Plan(job_of(locals(), option or []))
     machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
-    if run_folder is None and (question is None or trace):
-        run_folder = fresh_folder(f"{Path(plan.evalset.name).stem}-{strategy}")
     return _solve(plan, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
@@ -83,6 +81,8 @@ def _solve(
     total = sum(1 for _ in plan.problems(limit))
     if total == 0:
         raise UserError(f"{plan.evalset.name} has no problems")
+    if folder is None and (plan.job.question is None or trace):
+        folder = fresh_folder(f"{Path(plan.evalset.name).stem}-{plan.strategy.name}")
     earlier = Tally()
     with ExitStack() as stack:
         run = stack.enter_context(Run.open(folder, plan.config(), describe_machine())) if folder is not None else None
@@ -123,6 +123,6 @@ def _solve(
         sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
     elif record.only is not None:
         print_solution(out, next(plan.problems(1)), record.only)
-    else:
+    elif plan.job.question is None:
         print_summary(out, record.tally, seconds, earlier=earlier, path=folder)
     return say_failures(record.failures)

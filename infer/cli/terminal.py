@@ -15,6 +15,9 @@ _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
 out = Console(highlight=False, width=_width)
 err = Console(stderr=True, highlight=False)
 
+# vLLM's own default is standard output, which is for results
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+
 _log: Path | None = None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from infer.cost.model import ModelSpec
+from infer.errors import UserError
 from infer.tree import Finish, Prompt
 
 T = TypeVar("T")
@@ -113,6 +114,14 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         return list(ids)
     _warn_no_template(tokenizer.name_or_path)
     return list(tokenizer.encode(plain_prompt(messages)))
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raises UserError for one that was made of nothing: transformers does so where a folder lacks its files."""
+    if not tokenizer.encode("1"):
+        raise UserError(
+            f"model {tokenizer.name_or_path} has no tokenizer: add its files (tokenizer.json) to the folder"
+        )
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from infer.cost.model import known_spec
 from infer.errors import UserError
-from infer.generate.base import Completion, Message, Request, encode_chat
+from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat
 from infer.generate.sampling import draw
 from infer.generate.text import Detokenizer, first_stop
 from infer.tree import Finish
@@ -153,16 +153,24 @@ class TransformersGenerator:
         device: str | None = None,
         max_batch: int = 64,
         revision: str | None = None,
+        max_context: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        """Load. `dtype` is a torch name such as `float32`, or the checkpoint's. Raises UserError if it can't be."""
+        """Load. `dtype` is a torch name such as `float32`, or the checkpoint's. Raises UserError if it can't be.
+
+        `max_context` (tokens) is the model's own, or less.
+        """
         self.model = str(model)
         self.max_batch = max_batch
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model, self._tokenizer = _load(model, dtype, device, revision, trust_remote_code)
         self._revision = getattr(self._model.config, "_commit_hash", None) or revision
         self._end = _end_tokens(self._model, self._tokenizer)
-        self.max_context: int = self._model.config.get_text_config().max_position_embeddings
+        check_tokenizer(self._tokenizer)
+        most: int = self._model.config.get_text_config().max_position_embeddings
+        if max_context is not None and max_context > most:
+            raise UserError(f"model {model} has a context of {most} tokens: a --max-context of {max_context} is more")
+        self.max_context = max_context or most
         self.spec = known_spec(self._model.config, str(self._model.dtype).removeprefix("torch."), str(model))
         self._queue: deque[_Row] = deque()
         self._batched: list[_Row] = []

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from infer.engine import Engine
-from infer.generate.base import Completion, Message, Request, encode_chat, gather_or_cancel
+from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat, gather_or_cancel
 from infer.generate.text import Detokenizer
 from infer.tree import Finish
 
@@ -21,6 +21,7 @@ class VLLMGenerator:
     """
 
     def __init__(self, engine: Engine) -> None:
+        check_tokenizer(engine.tokenizer)
         self._engine = engine
         self.max_context = engine.max_context
         self.spec = engine.spec

@@ -41,6 +41,8 @@ FOREVER = "9^{9^{9^9}}"
         (r"\boxed{1} and then \boxed{2", "1"),
         (r"put it in \boxed{}. Answer: 5", "5"),
         (r"put it in \boxed. The answer is 5.", "5"),
+        (r"The answer is \boxed{}.", None),
+        (r"The answer is 5. The answer is \boxed{ }", "5"),
         (r"the answer is \boxed{7}. #### 8", "7"),
         ("2+3=5\n#### 5", "5"),
         ("#### 1,000 \nand more", "1,000"),
@@ -117,6 +119,10 @@ EQUAL = r"""
 50\% | 50
 50\% | 0.5
 90^\circ | 90
+90 | 90°
+45^\circ | 45°
+70\sqrt{2} | 70√2
+\sqrt{12} | √12
 \sqrt{8} | 2\sqrt{2}
 \frac{1}{\sqrt{2}} | \frac{\sqrt{2}}{2}
 \frac{\pi}{4} | 0.785398
@@ -163,6 +169,8 @@ DIFFERENT = r"""
 10 | 100
 2 | -2
 3\frac{1}{2} | \frac{3}{2}
+\sqrt{1}2 | √12
+90 | 91°
 3 1/2 | 31/2
 \sqrt{8} | 2\sqrt{3}
 \pi | 3.14
