@@ -8,6 +8,7 @@ them out one after the other: a vLLM server then takes 10 times as many steps, a
 """
 
 import asyncio
+import functools
 import json
 import os
 import random
@@ -16,6 +17,8 @@ from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppr
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -70,14 +73,13 @@ class Http:
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout, 30.0), sock_read=timeout),
             connector=aiohttp.TCPConnector(limit=0),
-            trust_env=True,
             read_bufsize=1 << 20,  # the longest line of a stream is twice that
         )
 
     async def get(self, url: str) -> Json:
         """The reply to one GET, tried once. Raises aiohttp.ClientError, TimeoutError, Refused, RuntimeError."""
         try:
-            async with self._client.get(url) as reply:
+            async with self._client.get(url, proxy=_proxy(url)) as reply:
                 return await _decoded(reply)
         except _Transient as error:
             raise RuntimeError(f"{url} failed: {error}") from error
@@ -89,7 +91,7 @@ class Http:
         """
 
         async def exchange() -> Json:
-            async with self._client.post(url, json=body) as reply:
+            async with self._client.post(url, json=body, proxy=_proxy(url)) as reply:
                 return await _decoded(reply)
 
         return await self._retried(url, exchange, nullcontext() if at_once else self._turn)
@@ -99,7 +101,7 @@ class Http:
 
         async def exchange() -> None:
             start()
-            async with self._client.post(url, json=body) as reply:
+            async with self._client.post(url, json=body, proxy=_proxy(url)) as reply:
                 await _raise_for_status(reply)
                 async with aclosing(_events(reply)) as events:
                     async for event in events:
@@ -126,6 +128,13 @@ class Http:
                 wait = min(self.backoff * 2**attempt, self.longest_backoff)
                 await asyncio.sleep(max(least, wait * random.uniform(0.5, 1.0)))
                 attempt += 1
+
+
+@functools.cache
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names. (aiohttp's `trust_env` has a thread look it up for each request.)"""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def reason(error: Exception) -> str:

@@ -263,7 +263,7 @@ class OpenAIGenerator:
         ended = finish == "end" and stop is None
         last = ""
         if tokens and not ended and reply.finish_reason is not None:  # else nothing goes on from here
-            last = await self._decode(tokens[-_TAIL - len(stop or "") :])
+            last = await self._ending(reply, stop)
         before = [] if isinstance(prompt, str) else prompt[-_TAIL:]
         text = reply.text
         if tuple(before) in self._torn:
@@ -276,8 +276,25 @@ class OpenAIGenerator:
             self._torn.add(tuple((before + tokens)[-_TAIL:]))
         return text
 
+    async def _ending(self, reply: _Reply, stop: str | None) -> str:
+        """The text of the last tokens: from where the stop string begins, at the latest.
+
+        That of single tokens, which are soon all known, put together; but that of a few decoded at once where a
+        character spreads over tokens, or where it is not what the reply ends with (a decoder drops a word's space).
+        """
+        pieces: list[str] = []
+        for token in reversed(reply.tokens):
+            pieces.insert(0, await self._decode([token]))
+            if _PARTIAL in pieces[0] or len("".join(pieces[:-1])) >= len(stop or "") - 1:
+                break
+        text = "".join(pieces)
+        head, met, _ = text.partition(stop) if stop else (text, "", "")
+        if text and _PARTIAL not in text and met == (stop or "") and reply.text.endswith(head + met):
+            return text
+        return await self._decode(reply.tokens[-_TAIL - len(stop or "") :])
+
     async def _decode(self, ids: list[int]) -> str:
-        """The text of a few tokens. Steps end alike: most are known already."""
+        """The text of a few tokens, asked for once."""
         key = tuple(ids)
         if key not in self._decoded:
             if len(self._decoded) >= 100_000:

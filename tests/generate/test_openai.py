@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -31,7 +32,8 @@ class Server:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                method, path = head.decode().split()[:2]
+                method, target = head.decode().split()[:2]
+                path = urlsplit(target).path  # a proxy is given whole URLs
                 sizes = [
                     line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
                 ]
@@ -68,6 +70,12 @@ class Server:
             for task in (answering, gone):
                 task.cancel()
             await asyncio.gather(answering, gone, return_exceptions=True)
+
+    async def idle(self) -> None:
+        """Waits until no request is open, and fails if one stays."""
+        async with asyncio.timeout(5):
+            while self.open:
+                await asyncio.sleep(0.001)
 
     def metadata(self, path: str, body: Json, writer: asyncio.StreamWriter) -> None:
         match path:
@@ -193,6 +201,18 @@ async def test_nothing_listens() -> None:
 async def test_not_a_url(url: str) -> None:
     with pytest.raises(UserError, match="no server answers"):
         await OpenAIGenerator.connect(url)
+
+
+async def test_a_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = await asyncio.start_server(Server(), "127.0.0.1", 0)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("no_proxy", "other.test")
+    with pytest.raises(UserError, match="no server answers"):
+        await OpenAIGenerator.connect("http://other.test/v1")
+    generator = await OpenAIGenerator.connect("http://models.test/v1", "tiny")
+    assert (await one(generator)).text == "fine"
+    await generator.close()
+    proxy.close()
 
 
 async def test_wrong_path() -> None:
@@ -445,7 +465,7 @@ async def test_the_first_error_ends_all_completions_of_a_request() -> None:
         server.answer = in_turn(completion("4"), lambda writer: send(writer, 400, "no"), hang, hang)
         with pytest.raises(UserError, match="no"):
             await one(generator, n=4)
-    assert server.open == 0
+        await server.idle()
 
 
 # Concurrency
@@ -484,8 +504,8 @@ async def test_cancellation_closes_the_connection() -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.sleep(0.01)
-        assert (server.hung_up, server.open) == (1, 0)
+        await server.idle()
+        assert server.hung_up == 1
         assert (await one(generator)).text == "4"  # its turn was given back
 
 
