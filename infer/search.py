@@ -71,8 +71,8 @@ class Search:
                 f"problem {problem.id}: its prompt of {len(root.tokens)} tokens leaves no room in the model's context "
                 f"of {setting.generator.max_context}: shorten it or raise --max-context"
             )
-        if self._unit in get_args(Priced) and not root.tokens:
-            raise UserError(f"a budget of {self._unit} needs a server that tells token ids: give it in tokens")
+        if self.unit in get_args(Priced) and not root.tokens:
+            raise UserError(f"a budget of {self.unit} needs a server that tells token ids: give it in tokens")
         self._trace = Trace(setting.traces, problem, root) if setting.traces is not None else None
 
     @classmethod
@@ -104,19 +104,22 @@ class Search:
         return budget.amount - used - self._reserved
 
     @property
-    def _unit(self) -> Unit | None:
+    def unit(self) -> Unit | None:
+        """What the budget is counted in."""
         return self.setting.budget.unit if self.setting.budget is not None else None
 
-    def affordable(self, node: Node) -> int | None:
-        """How many completions of `node` the budget covers even if each runs to its limit; None: without bound.
+    def affordable(self, node: Node, tokens: int | None = None) -> int | None:
+        """How many completions of `node`, of so many tokens or to their limit, the budget covers; None: without bound.
 
-        Of a budget that scoring takes from too, one pass of the verifier over each is set aside.
+        Of a budget that scoring takes from too, one score of each is set aside.
         """
-        room = self.room(node)
-        each = self._price(self._call(node, room))
-        match self._unit:
-            case None | "prm" | "seconds":
+        room = self.room(node) if tokens is None else tokens
+        each = self.price(node, room)
+        match self.unit:
+            case None | "seconds":
                 return None
+            case "prm":
+                each = 1
             case "flops" | "eflops" | "dollars" as unit if (verifier := self.setting.verifier) is not None:
                 whole = Call(verifier.spec, node.root.num_tokens + node.length + room, 0, 0)
                 each += self.setting.pricing.price(unit, whole)
@@ -266,7 +269,7 @@ class Search:
                 node.scored_from = self._complete_steps(node.parent) if verifier.stepwise else 0
                 new = len(steps) - node.scored_from if verifier.stepwise else min(len(steps), 1)
                 wanted = await self._score_price(verifier, node, steps, new)
-                if self.left < wanted or (self._unit == "seconds" and self.left <= 0):
+                if self.left < wanted or (self.unit == "seconds" and self.left <= 0):
                     break
                 self._take(wanted)
                 calls.append(self._score(verifier, node, steps, new, wanted))
@@ -275,14 +278,14 @@ class Search:
                 if self._trace is not None:
                     self._trace.scored(waiting[: len(calls)], self.left)
                 waiting = waiting[len(calls) :]
-            elif self._in_flight and self._unit in get_args(Priced):
+            elif self._in_flight and self.unit in get_args(Priced):
                 await self._settlement()
             else:
                 raise BudgetSpent
 
     async def _score_price(self, verifier: Verifier, node: Node, steps: list[str], new: int) -> float:
         """What scoring takes off the budget at most."""
-        match self._unit:
+        match self.unit:
             case "prm":
                 return new
             case "flops" | "eflops" | "dollars" as unit if new:
@@ -393,19 +396,18 @@ class Search:
         budget = self.setting.budget
         return self._start + budget.amount if budget and budget.unit == "seconds" else None
 
-    def _call(self, node: Node, tokens: int) -> Call:
-        """A completion of so many tokens, its prompt not cached."""
-        return Call(self.setting.generator.spec, node.root.num_tokens + node.length, 0, tokens)
-
-    def _price(self, call: Call) -> float:
-        """What a completion takes off the budget."""
-        match self._unit:
+    def price(self, node: Node, tokens: int, *, ahead: int = 0) -> float:
+        """What a completion of so many tokens, `ahead` ones behind the node, takes off the budget without a cache."""
+        match self.unit:
             case None | "prm" | "seconds":
                 return 0.0
             case "tokens":
-                return call.generated
+                return tokens
             case unit:
-                return self.setting.pricing.price(unit, call)
+                return self.setting.pricing.price(unit, self._call(node, tokens, ahead))
+
+    def _call(self, node: Node, tokens: int, ahead: int = 0) -> Call:
+        return Call(self.setting.generator.spec, node.root.num_tokens + node.length + ahead, 0, tokens)
 
     async def _reserve(self, nodes: Sequence[Node], limits: list[int], n: int) -> tuple[list[int], float]:
         """Takes `n` completions of each node off the budget before they are sent.
@@ -416,7 +418,7 @@ class Search:
         """
 
         def price() -> float:
-            return n * sum(self._price(self._call(node, limit)) for node, limit in zip(nodes, limits, strict=True))
+            return n * sum(self.price(node, limit) for node, limit in zip(nodes, limits, strict=True))
 
         wanted = price()
         while self.left < wanted and self._in_flight:
@@ -432,7 +434,7 @@ class Search:
 
     def _tokens_for(self, amount: float, node: Node, most: int) -> int:
         """How many tokens, `most` at most, a completion may have for this much of the budget."""
-        match self._unit:
+        match self.unit:
             case "flops" | "eflops" | "dollars" as unit:
                 return self.setting.pricing.affordable(unit, amount, self._call(node, most))
         return min(most, int(amount))

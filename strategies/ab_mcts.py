@@ -19,7 +19,6 @@ unknown mean and variance under a normal-inverse-chi-squared prior, with the par
 """
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -33,7 +32,6 @@ from infer.strategies.base import Options
 from infer.strategies.choose import choose
 from infer.strategies.in_order import InOrder
 from infer.tree import Aggregation, Node, split_steps
-from infer.usage import BudgetSpent
 
 WITHOUT_BUDGET = 16
 """Answers where neither `n` nor a budget says how many."""
@@ -46,7 +44,12 @@ REFINE = "Find what is wrong and write the whole solution again. Keep to the for
 class ABMCTSOptions(Options):
     n: int | None = Field(None, ge=1, description="answers; by default as many as the budget allows (16 without one)")
     posterior: Literal["gaussian", "beta"] = Field("gaussian", description="model of the scores")
-    parallel: int = Field(4, ge=1, description="answers in flight")
+    parallel: int = Field(
+        4,
+        ge=1,
+        description="answers in flight, as long as the budget covers all; one where it is of passes, flops, eflops or "
+        "dollars, as what an answer costs is not known before",
+    )
     aggregation: Aggregation | None = Field(None, description="of an answer's step scores; default: the verifier's own")
 
     @property
@@ -117,21 +120,25 @@ async def ab_mcts(search: Search, options: ABMCTSOptions) -> Solution:
     root = _answer(None, None, options)
     root.conversation = search.root
     answers: list[Node] = []
-    with suppress(BudgetSpent):
-        await grow(search, root, answers, options)
+    await grow(search, root, answers, options)
     return search.solution(await choose(search, answers, "prm", options.aggregation))
 
 
 async def grow(search: Search, root: Answer, answers: list[Node], options: ABMCTSOptions) -> None:
-    """Appends to `answers` until all `n` are there. Raises BudgetSpent."""
+    """Appends to `answers` until all `n` are there, or nothing is left to spend."""
     n = options.n or (WITHOUT_BUDGET if search.setting.budget is None else math.inf)
     async with InOrder[tuple[Answer, Node]](
         search, options.parallel, tokens=search.setting.sampling.max_tokens
     ) as flying:
-        while len(answers) < n:
+        while True:
             while len(answers) + len(flying) < n and flying.has_room:
                 flying.launch(_generate(search, await select(search, root, options)))
-            parent, node = await flying.oldest()
+            if not flying:
+                return
+            generated = await flying.oldest()
+            if generated is None:
+                continue
+            parent, node = generated
             flying.charge(node)
             answers.append(node)
             back_up(parent, _answer(node, parent, options), _score(search, node, options))

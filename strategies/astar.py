@@ -78,18 +78,26 @@ class State:
 async def astar(search: Search, options: AStarOptions) -> Solution:
     """Best-first search over steps; the frontier is ordered by path cost plus the PRM's cost to go."""
     frontier = [State(f=0, tie=0, number=0, depth=0, total=0, h=0, node=search.root)]
+    finished: list[Node] = []
     try:
-        first = await _first_finished(search, frontier, options)
+        first = await _first_finished(search, frontier, finished, options)
     except BudgetSpent:
         first = None
     if options.choose == "first":
         return search.solution(first or search.best(options.aggregation))
-    finished = [state.node for state in sorted(frontier) if state.node.finished]
+    # best first; those of an expansion that the budget cut off are in no frontier
+    order = {state.node: place for place, state in enumerate(sorted(frontier))}
+    finished.sort(key=lambda node: order.get(node, len(order)))
     return search.solution(await choose(search, finished, options.choose, options.aggregation))
 
 
-async def _first_finished(search: Search, frontier: list[State], options: AStarOptions) -> Node | None:
-    """The finished state that is the first to come up, left in the frontier; None where the frontier runs out."""
+async def _first_finished(
+    search: Search, frontier: list[State], finished: list[Node], options: AStarOptions
+) -> Node | None:
+    """The finished state that is the first to come up, left in the frontier; None where the frontier runs out.
+
+    Adds all finished ones to `finished` as they are met.
+    """
     number = 0
     met: set[tuple[str, Finish | None]] = set()
     while frontier:
@@ -103,6 +111,7 @@ async def _first_finished(search: Search, frontier: list[State], options: AStarO
         children = await search.sample(list(parents), options.k, logprobs=options.choose == "logprob")
         if not options.duplicates:
             children = _new(search, children, met)
+        finished += [child for child in children if child.finished]
         await search.score(children)
         for child in children:
             assert child.parent is not None

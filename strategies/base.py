@@ -1,15 +1,17 @@
 """What every strategy file builds on: its options, and how it is found by name."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infer.errors import UserError, nearest
+from infer.generate.base import gather_or_cancel
 from infer.search import Search
 from infer.solution import Solution
+from infer.usage import BudgetSpent
 
 
 class Options(BaseModel):
@@ -61,3 +63,17 @@ class Strategy:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise UserError(f"option {name}={first['input']} of {self.name}: {first['msg']}") from None
+
+
+async def all_affordable(calls: Iterable[Awaitable[None]]) -> None:
+    """Awaits all. Raises BudgetSpent where any of them did, once all have ended; another error cancels the rest."""
+
+    async def attempt(call: Awaitable[None]) -> bool:
+        try:
+            await call
+        except BudgetSpent:
+            return False
+        return True
+
+    if not all(await gather_or_cancel(attempt(call) for call in calls)):
+        raise BudgetSpent

@@ -1,7 +1,7 @@
 """Beam search over steps, guided by a process reward model (Snell et al. 2408.03314, section 5.2).
 
     beams <- {prompt}
-    repeat   sample N next steps, as many behind each beam as behind any other
+    repeat   sample N next steps, equally many behind each beam; what is left over goes to the best
              value each by the PRM: its own score, or that of a greedy rollout k steps ahead (lookahead search)
              the finished ones are candidates; of the others the N / M best are the beams
     until    N candidates are finished, or after so many iterations: the last one samples all the rest
@@ -58,8 +58,7 @@ async def beam(search: Search, options: BeamOptions) -> Solution:
     try:
         for iteration in range(1, options.iterations + 1):
             steps = await search.sample(
-                beams,
-                options.n // len(beams),
+                [beams[i] for i in sorted(sample % len(beams) for sample in range(options.n))],
                 until="end" if iteration == options.iterations else "step",
                 logprobs=options.choose == "logprob",
             )

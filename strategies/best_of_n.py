@@ -8,6 +8,7 @@ return  argmax_i score(y_i)                               choose = prm (Cobbe et
 With level = step the same is done at each step: of N next steps the one that the PRM likes best is kept.
 """
 
+from operator import attrgetter
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -15,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from infer.search import Search
 from infer.solution import Solution
-from infer.strategies.base import Options
+from infer.strategies.base import Options, all_affordable
 from infer.strategies.beam import distinct
 from infer.strategies.choose import Choice, choose, value
 from infer.strategies.tournament import tournament
@@ -63,11 +64,11 @@ async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:
     try:
         while n is None or len(samples) < n:
             wave = affordable_wave(search, None if n is None else n - len(samples))
-            logprobs = options.choose in ("logprob", "tournament")
-            new = await search.sample(search.root, wave, until="end", logprobs=logprobs)
-            samples += new
             if options.needs_verifier:
-                await search.score(new)
+                await sample_and_score(search, wave, samples)
+            else:
+                logprobs = options.choose in ("logprob", "tournament")
+                samples += await search.sample(search.root, wave, until="end", logprobs=logprobs)
     except BudgetSpent:
         pass  # choose among what there is
     if options.choose == "tournament":
@@ -76,11 +77,39 @@ async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:
 
 
 def affordable_wave(search: Search, wanted: int | None) -> int:
-    """Samples to ask for at once: as many as are covered even at full length; the next wave gets what they leave."""
+    """Samples to ask for at once: as many as are covered even at full length; the next wave gets what they leave.
+
+    Of a budget of passes each takes one at least, and how many is known when it is there: waves of it stay small.
+    """
     affordable = search.affordable(search.root)
     if affordable is None:
         return wanted or WITHOUT_BUDGET
+    if search.unit == "prm":
+        affordable = min(affordable, WITHOUT_BUDGET)
     return max(1, affordable if wanted is None else min(wanted, affordable))
+
+
+async def sample_and_score(search: Search, n: int, samples: list[Node]) -> None:
+    """Adds n samples, each scored as soon as it has ended; as they stand where BudgetSpent is raised.
+
+    A budget that scores count against goes to the samples in their order, so there they wait for one another.
+    """
+    if search.unit not in (None, "tokens", "seconds"):
+        new = await search.sample(search.root, n, until="end")
+        samples += new
+        await search.score(new)
+        return
+    new = []
+
+    async def one() -> None:
+        sample = await search.sample(search.root, until="end")
+        new.extend(sample)
+        await search.score(sample)
+
+    try:
+        await all_affordable(one() for _ in range(n))
+    finally:
+        samples += sorted(new, key=attrgetter("index"))
 
 
 async def _step_by_step(search: Search, options: BestOfNOptions) -> Node | None:

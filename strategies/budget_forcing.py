@@ -12,11 +12,14 @@ A model that has no `</think>` in its vocabulary thinks in its answer: its think
 to take its end token back, and thinking that is cut off goes on behind "Final Answer:" alone.
 """
 
+from bisect import bisect_right
+
 from pydantic import Field
 
 from infer.search import Search
 from infer.solution import Solution
 from infer.strategies.base import Options
+from infer.tree import Node
 
 CLOSE = "</think>"
 
@@ -38,20 +41,23 @@ class BudgetForcingOptions(Options):
 async def budget_forcing(search: Search, options: BudgetForcingOptions) -> Solution:
     """One trajectory whose thinking is cut off at a token budget, or made to go on by "Wait"."""
     close = await _delimiter(search) if options.close is None else options.close
-    thinking = _thinking_tokens(search, options)
+    cut_off = (f"{close}\n\n" if close else "") + options.final
+    # at most: a text that ends within a line gets a new one first
+    kept = options.answer, len(await search.setting.generator.tokenize("\n\n" + cut_off))
     node, waits = search.root, options.waits
     while True:
-        left = thinking - node.length
+        left = max(1, _thinking_tokens(search, node, options.thinking, *kept))
         (node,) = await search.sample(node, until="end", delimiter=close or None, max_tokens=left)
         wait = _new_line(node.text.removesuffix(close)) + options.wait
         wait_tokens = len(await search.setting.generator.tokenize(wait))
-        if node.finish == "length" or not waits or node.length + wait_tokens >= thinking:
+        if node.finish == "length" or not waits:
+            break
+        if _thinking_tokens(search, node, options.thinking, *kept) <= wait_tokens:
             break
         waits -= 1
         node = await search.extend(node, wait, without=close)
     if node.finish == "length" and not node.full:
-        closed = f"{close}\n\n" if close else ""
-        node = await search.extend(node, _new_line(node.text) + closed + options.final)
+        node = await search.extend(node, _new_line(node.text) + cut_off)
     if not node.final:
         (node,) = await search.sample(node, until="end")
     return search.solution(node)
@@ -64,14 +70,16 @@ async def _delimiter(search: Search) -> str:
     return CLOSE if isinstance(tokens, str) or len(tokens) == 1 else ""
 
 
-def _thinking_tokens(search: Search, options: BudgetForcingOptions) -> int:
-    """How many tokens the thinking may have, forced ones included."""
-    setting = search.setting
-    room = search.room(search.root)
-    if setting.budget is not None and setting.budget.unit == "tokens":
-        room = min(room, int(search.left))
-    most = max(1, room - options.answer)
-    return min(options.thinking or most, most)
+def _thinking_tokens(search: Search, node: Node, thinking: int | None, answer: int, forced: int) -> int:
+    """How many more tokens of thinking leave room for the forced text, and room and budget for the answer behind it."""
+
+    def spent(tokens: int) -> float:
+        return search.price(node, tokens) + search.price(node, answer, ahead=tokens + forced)
+
+    most = search.room(node) - forced - answer
+    if thinking is not None:
+        most = min(most, thinking - node.length)
+    return bisect_right(range(1, most + 1), search.left, key=spent)
 
 
 def _new_line(text: str) -> str:

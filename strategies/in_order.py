@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from infer.search import Search
 from infer.tree import Node
+from infer.usage import BudgetSpent
 
 T = TypeVar("T")
 
@@ -20,12 +21,14 @@ T = TypeVar("T")
 class InOrder(Generic[T]):
     """At most `width` coroutines of one search in flight. Leaving it cancels what is left.
 
-    `tokens` and `passes` bound what a simulation can spend; `charge` says what those that were taken have spent.
+    `tokens` and `passes` bound what a simulation can spend; `charge` says what those that were taken have spent. Once
+    one of them met the end of the budget no more are launched, but those in flight are paid for: they are still taken.
     """
 
     def __init__(self, search: Search, width: int, *, tokens: int, passes: float = math.inf) -> None:
         self._width = width
         self._tasks: deque[asyncio.Task[T]] = deque()
+        self._spent = False
         budget = search.setting.budget
         self._left, self._each = math.inf, 0.0
         if budget is not None and budget.unit in ("tokens", "prm"):
@@ -44,14 +47,20 @@ class InOrder(Generic[T]):
         The only one may always try. What is left is what those already taken have left, not `search.left`: that changes
         while those in flight come to their ends, in any order.
         """
+        if self._spent:
+            return False
         return not self._tasks or (len(self) < self._width and self._left >= (len(self) + 1) * self._each)
 
     def launch(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._tasks.append(asyncio.create_task(coroutine))
 
-    async def oldest(self) -> T:
-        """The result of what was launched first; its error, if it has one."""
-        result = await self._tasks[0]
+    async def oldest(self) -> T | None:
+        """The result of what was launched first, None where the budget did not cover it; its error, if it has one."""
+        result = None
+        try:
+            result = await self._tasks[0]
+        except BudgetSpent:
+            self._spent = True
         self._tasks.popleft()
         return result
 

@@ -18,7 +18,6 @@ finished so: every simulation samples. When nothing is left within the shares, k
 """
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +29,6 @@ from infer.strategies.base import Options
 from infer.strategies.choose import Choice, choose, tally
 from infer.strategies.in_order import InOrder
 from infer.tree import Aggregation, Node
-from infer.usage import BudgetSpent
 
 WITHOUT_BUDGET = 64
 """Simulations where neither `simulations` nor a budget says how many."""
@@ -53,7 +51,12 @@ class MCTSOptions(Options):
     greedy_rollouts: bool = Field(False, description="finish solutions greedily instead of sampling")
     width: int = Field(1, ge=1, description="k: a node visited N times gets k N^alpha next steps")
     alpha: float = Field(0.5, ge=0, lt=1, description="how progressively it widens; 0: k next steps for each node")
-    parallel: int = Field(4, ge=1, description="simulations in flight")
+    parallel: int = Field(
+        4,
+        ge=1,
+        description="simulations in flight, as long as the budget covers all; one where it is of flops, eflops, "
+        "dollars or (with rollouts) passes, as what a simulation costs is not known before",
+    )
     virtual_loss: float = Field(1.0, ge=0, description="visits of value 0 that a simulation in flight counts for")
     choose: Choice | Literal["visits"] | None = Field(
         None,
@@ -125,8 +128,7 @@ class Simulation:
 async def mcts(search: Search, options: MCTSOptions) -> Solution:
     """Monte Carlo tree search over steps by UCT or PUCT; values from the PRM, from rollouts or from their votes."""
     tree = Tree(State(search.root, None), options.width)
-    with suppress(BudgetSpent):
-        await grow(search, tree, options)
+    await grow(search, tree, options)
     solutions = [node for node, _ in tree.solutions]
     how: Choice = "majority" if options.values == "vote" else "weighted"
     if options.choose == "visits":
@@ -138,11 +140,13 @@ async def mcts(search: Search, options: MCTSOptions) -> Solution:
 
 
 async def grow(search: Search, tree: Tree, options: MCTSOptions) -> None:
-    """Simulates until all simulations are done or nothing is left to sample. Raises BudgetSpent."""
+    """Simulates until all simulations are done, or nothing is left to sample, or to spend."""
     limit = options.simulations or (WITHOUT_BUDGET if search.setting.budget is None else math.inf)
     launched = 0
-    rollout_tokens, passes = (0, 1.0) if options.values == "prm" else (search.setting.sampling.max_tokens, math.inf)
-    tokens = search.setting.step_tokens + rollout_tokens
+    # a step and the rollout behind it are one solution
+    tokens, passes = search.room(search.root), math.inf
+    if options.values == "prm":
+        tokens, passes = min(tokens, search.setting.step_tokens), 1.0
     async with InOrder[Simulation](search, options.parallel, tokens=tokens, passes=passes) as flying:
         while True:
             while launched < limit and flying.has_room:
@@ -160,6 +164,8 @@ async def grow(search: Search, tree: Tree, options: MCTSOptions) -> None:
             if not flying:
                 return
             simulation = await flying.oldest()
+            if simulation is None:
+                continue
             simulation.state.pending -= 1
             for above in simulation.state.path:
                 above.in_flight -= 1
@@ -229,7 +235,12 @@ async def _simulate(search: Search, state: State, known: list[State], options: M
         temperature = 0.0 if options.greedy_rollouts else None
         (leaf,) = await search.sample(child, until="end", temperature=temperature, logprobs=options.needs_logprobs)
     if options.needs_verifier and not _dead(leaf) and not (leaf is child and _twin(child, known)):
-        await search.score([node for node in leaf.trajectory if node.scores is None])
+        unscored = [node for node in leaf.trajectory if node.scores is None]
+        if search.setting.verifier is not None and not search.setting.verifier.stepwise:
+            for node in unscored[:-1]:
+                node.scores = []  # the leaf's score is that of the whole
+            unscored = [leaf]
+        await search.score(unscored)
     return Simulation(state, child, leaf)
 
 

@@ -194,11 +194,12 @@ def covered(search: Search, nodes: list[Node]) -> int:
     on, some end. A step is taken to be as long as the longest of the last. The mean weight survives a change of the
     particles' number, and with it what is exact.
     """
-    budget, unfinished = search.setting.budget, [node for node in nodes if not node.final]
-    if budget is None or budget.unit == "seconds":
+    unfinished = [node for node in nodes if not node.final]
+    if not unfinished:
         return len(nodes)
-    last = [node.num_tokens for node in unfinished if node.parent] if budget.unit == "tokens" else []
-    return len(nodes) - max(0, len(unfinished) - max(1, int(search.left) // (2 * max([1, *last]))))
+    tokens = max([1, *(node.num_tokens for node in unfinished if node.parent)])
+    steps = search.affordable(max(unfinished, key=lambda node: node.length), tokens)
+    return len(nodes) if steps is None else len(nodes) - max(0, len(unfinished) - max(1, steps // 2))
 
 
 def due(particles: Particles, ess: float) -> bool:

@@ -71,6 +71,8 @@ async def particle_gibbs(search: Search, options: ParticleGibbsOptions) -> Solut
                 break
             particles = await sweep(search, options, draw(search, particles).trajectory)
     except BudgetSpent:
+        if not nodes:  # cut off in the first filter
+            nodes, weights = particles.nodes, [particles.weights]
         if not any(node.finished for node in nodes):
             raise
     shares = np.concatenate(weights) / len(weights)

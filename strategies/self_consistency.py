@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from infer.search import Search
 from infer.solution import Solution
 from infer.strategies.base import Options
-from infer.strategies.best_of_n import WITHOUT_BUDGET, affordable_wave
+from infer.strategies.best_of_n import WITHOUT_BUDGET, affordable_wave, sample_and_score
 from infer.strategies.choose import choose, leader, tally, value
 from infer.tree import Aggregation, Node
 from infer.usage import BudgetSpent
@@ -71,15 +71,17 @@ async def self_consistency(search: Search, options: SelfConsistencyOptions) -> S
                 break
             wave = affordable_wave(search, None if n is None else n - len(samples))
             wave = min(wave, options.wave or soonest_stop(votes, coming, wave, options))
-            new = await search.sample(search.root, wave, until="end", logprobs=options.weights == "logprob")
-            samples += new
+            counted = len(samples)
             if options.needs_verifier:
-                await search.score(new)
-            ballots |= {node: weight for node in new if node.finished and (weight := _weight(search, node, options))}
+                await sample_and_score(search, wave, samples)
+            else:
+                logprobs = options.weights == "logprob"
+                samples += await search.sample(search.root, wave, until="end", logprobs=logprobs)
+            ballots |= _ballots(search, samples[counted:], options)
             votes = tally(await search.group(list(ballots)), list(ballots.values()))
     except BudgetSpent:
-        pass  # choose among what there is
-    if not votes:
+        ballots = _ballots(search, samples, options)  # what there is, though a wave be scored in part
+    if not ballots:
         return search.solution(await choose(search, samples, "majority"))
     return search.solution(await choose(search, list(ballots), "weighted", weights=list(ballots.values())))
 
@@ -151,6 +153,10 @@ def _samples_to_come(search: Search, options: SelfConsistencyOptions, wanted: fl
     if budget is not None and (budget.unit == "tokens" or (budget.unit == "prm" and options.needs_verifier)):
         return min(wanted, search.left)
     return wanted
+
+
+def _ballots(search: Search, samples: list[Node], options: SelfConsistencyOptions) -> dict[Node, float]:
+    return {node: weight for node in samples if node.finished and (weight := _weight(search, node, options))}
 
 
 def _weight(search: Search, node: Node, options: SelfConsistencyOptions) -> float | None:

@@ -9,6 +9,7 @@
 Critiques are charged to the budget like all else; they are no candidates for the answer.
 """
 
+import re
 from contextlib import suppress
 from typing import Literal
 
@@ -73,7 +74,7 @@ async def _refine(search: Search, solutions: list[Node], options: SelfRefineOpti
         if critique_of.final:
             return
         (critique,) = await search.sample(critique_of, until="end")
-        if critique.text.strip('"* \n').lower().startswith(NOTHING_WRONG):
+        if re.split(r"[.!\n]", critique.text.strip('"* \n'))[0].lower() == NOTHING_WRONG:
             return
         history += [*asked, _says("assistant", critique.text), _says("user", REWRITE)]
         conversation = await search.chat(history, answers=True)

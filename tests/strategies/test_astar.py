@@ -275,3 +275,18 @@ def chosen_index(solution: Solution) -> int:
 def test_bad_options(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         find("astar").configure(options)
+
+
+@pytest.mark.parametrize("budget", ["5prm", "9prm", "15prm", "1e6flops"])
+async def test_a_choice_is_among_all_that_were_scored_before_the_budget_ended(budget: str) -> None:
+    counted = 0
+    for digits in map(str, range(40)):
+        solution = await run(toy.setting(budget), "astar", ["choose=prm"], digits)
+        scores = [candidate.scores[-1] for candidate in solution.candidates if candidate.finished and candidate.scores]
+        if scores:
+            counted += 1
+            assert solution.chosen is not None
+            chosen = solution.candidates[solution.chosen].scores
+            assert chosen is not None
+            assert chosen[-1] == max(scores)
+    assert counted > 5

@@ -1,6 +1,7 @@
 """Beam search against exhaustive search, and against its definition written without any of its machinery."""
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -188,3 +189,23 @@ async def test_a_lookahead_is_paid_for_and_no_answer() -> None:
 def test_bad_options(name: str, options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message.format(name)):
         find(name).configure(options)
+
+
+async def test_n_steps_are_sampled_whatever_the_number_of_beams() -> None:
+    uneven = 0
+    for digits in map(str, range(20)):
+        search = await toy.search(toy.setting(), digits)
+        sample, parents = search.sample, list[Any]()
+
+        async def sampling(nodes: Any, *given: Any, parents: Any = parents, sample: Any = sample, **named: Any) -> Any:
+            parents.append(nodes)
+            return await sample(nodes, *given, **named)
+
+        search.sample = sampling  # type: ignore[method-assign]
+        await find("beam").run(search, find("beam").configure(["n=8", "width=2"]))
+        for beams in parents:
+            counts = list(Counter(beams).values())
+            assert sum(counts) == 8
+            assert max(counts) - min(counts) <= 1
+            uneven += len(set(counts)) > 1
+    assert uneven

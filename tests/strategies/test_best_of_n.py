@@ -178,3 +178,11 @@ async def test_best_of_n_by_knockout_asks_the_model_that_solved() -> None:
 def test_bad_options(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         find("best-of-n").configure(options)
+
+
+async def test_a_budget_of_passes_is_not_outrun_by_samples() -> None:
+    """Each takes a pass at least, so no more of them are ever sampled than there are passes."""
+    for digits in map(str, range(12)):
+        for passes in (1, 4, 8):
+            solution = await run(toy.setting(f"{passes}prm"), "best-of-n", [], digits)
+            assert len([candidate for candidate in solution.candidates if candidate.steps]) <= passes

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from infer.generate.base import Sampling
+from infer.cost.pricing import Call
+from infer.generate.base import Completion, Request, Sampling
 from infer.solution import Candidate, Solution
 from infer.strategies.budget_forcing import BudgetForcingOptions, budget_forcing
 from infer.tree import Node
@@ -126,3 +127,41 @@ async def test_without_forcing_it_is_plain_sampling() -> None:
         _, _, chosen = await run(digits, close=None, thinking=40)
         if plain.finished:
             assert chosen.tokens == plain.tokens
+
+
+class Endless(toy.ToyGenerator):
+    """Thinks for ever, but answers with one digit behind the forced text."""
+
+    async def generate(self, request: Request) -> list[Completion]:
+        prompt = list(request.prompt)
+        self.prompt_tokens += len(prompt)
+        tokens = [3, toy.END] if toy.decode(prompt[-2:]) == FINAL else [1] * request.max_tokens  # type: ignore[arg-type]
+        tokens = tokens[: request.max_tokens]
+        self.generated += len(tokens)
+        finish: Any = "end" if tokens[-1] == toy.END else "length"
+        return [Completion(tokens, len(tokens), toy.decode(tokens), finish, None, len(prompt), 0)]
+
+
+@pytest.mark.parametrize("unit", ["tok", "flops", "eflops", "usd"])
+async def test_a_budget_of_any_unit_keeps_the_answers_share(unit: str) -> None:
+    pricing = (await toy.search(toy.setting())).setting.pricing
+    names: dict[str, Any] = {"usd": "dollars"}
+    amount = 40 if unit == "tok" else pricing.price(names.get(unit, unit), Call(toy.SPEC, 1, 0, 40))
+    text = f"{amount:.0f}{unit}" if unit == "tok" else f"{amount:.20f}{unit}"
+    search = await toy.search(toy.setting(text, generator=Endless()))
+    solution = await budget_forcing(search, BudgetForcingOptions(close="", final=FINAL, answer=10))
+    assert solution.finished
+    assert solution.usage.generated > 10, "it thought before"
+
+
+async def test_forced_text_is_not_taken_from_the_answers_share() -> None:
+    setting = toy.setting(generator=Endless(), sampling=Sampling(temperature=1.0, max_tokens=20))
+    solution = await budget_forcing(
+        await toy.search(setting), BudgetForcingOptions(close=CLOSE, final=FINAL, answer=3, wait=WAIT)
+    )
+    assert solution.chosen is not None
+    chosen = solution.candidates[solution.chosen]
+    forced = 2 + 1 + 1  # "77", and blank lines before and after the delimiter, which is one, too
+    assert chosen.num_tokens <= 20
+    assert chosen.finished
+    assert solution.usage.generated == 20 - forced - 1 - 3 + 2

@@ -308,3 +308,41 @@ async def test_cancelled_or_broken_nothing_is_left_in_flight(turns: int) -> None
 async def test_time_that_is_up_ends_it_with_an_answer() -> None:
     solution = await mcts(await toy.search(toy.setting("0.05s")), MCTSOptions())
     assert solution.finished
+
+
+async def test_an_outcome_model_is_asked_about_whole_solutions_only() -> None:
+    class Outcome(toy.ToyVerifier):
+        stepwise = False
+        asked: list[bool]
+
+        async def score(self, question: str, steps: Any, known: int, finished: bool) -> Any:
+            self.asked.append(finished)
+            return await super().score(question, ["".join(steps)], 0, finished)
+
+    passes = 0
+    for digits in map(str, range(8)):
+        verifier = Outcome()
+        verifier.asked = []
+        solution = await mcts(await toy.search(toy.setting(verifier=verifier), digits), MCTSOptions(simulations=12))
+        assert all(verifier.asked)
+        assert solution.usage.passes == len(verifier.asked)
+        passes += solution.usage.passes
+    assert passes > 50
+
+
+async def test_as_many_simulations_are_in_flight_as_the_budget_covers() -> None:
+    """Of 100 tokens each at most, a step and its rollout together."""
+
+    class Peak(toy.ToyGenerator):
+        peak = 0
+
+        async def generate(self, request: Request) -> list[Completion]:
+            completions = asyncio.create_task(super().generate(request))
+            await asyncio.sleep(0)
+            self.peak = max(self.peak, self.in_flight)
+            return await completions
+
+    for budget, most in (("199tok", 1), ("200tok", 2), ("400tok", 4)):
+        generator = Peak()
+        await mcts(await toy.search(toy.setting(budget, generator=generator)), MCTSOptions(width=4, simulations=4))
+        assert generator.peak == most

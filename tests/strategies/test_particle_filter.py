@@ -319,6 +319,20 @@ async def test_a_scarce_budget_is_left_to_fewer_particles() -> None:
         assert solution.usage.generated > 0.7 * amount
 
 
+@pytest.mark.parametrize("unit", ["flops", "eflops", "usd"])
+async def test_a_priced_budget_keeps_all_particles_or_lets_some_end(unit: str) -> None:
+    ample = toy.setting(generator=Even())
+    usage = (await particle_filter(await toy.search(ample), ParticleFilterOptions(n=8))).usage
+    cost = {"flops": usage.flops, "eflops": usage.eflops, "usd": usage.dollars}[unit]
+    assert cost is not None
+    for share in (100, 4, 0.9, 0.7, 0.5):
+        search = await toy.search(toy.setting(f"{cost * share:.20f}{unit}", generator=Even()))
+        solution = await particle_filter(search, ParticleFilterOptions(n=8))
+        assert solution.finished
+        finished = sum(candidate.finished for candidate in solution.candidates)
+        assert finished == 8 if share > 1 else 0 < finished < 8
+
+
 async def test_how_many_particles_a_budget_covers() -> None:
     search = await toy.search(toy.setting("39tok"))
     assert module.covered(search, [search.root] * 30) == 19

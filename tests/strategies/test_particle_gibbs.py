@@ -8,7 +8,7 @@ import pytest
 
 from infer.search import Search
 from infer.strategies import particle_gibbs as module
-from infer.strategies.particle_filter import Particles, run_filter
+from infer.strategies.particle_filter import ParticleFilterOptions, Particles, particle_filter, run_filter
 from infer.strategies.particle_gibbs import ParticleGibbsOptions, ancestor, draw, particle_gibbs, sweep
 from infer.strategies.resampling import multinomial
 from infer.tree import Node
@@ -136,3 +136,19 @@ async def test_the_answer_is_the_best_of_all_iterations() -> None:
         assert chosen.finished
         assert chosen.scores is not None
         assert chosen.scores[-1] == max(scores)
+
+
+async def test_a_budget_that_ends_in_the_first_filter_leaves_its_vote() -> None:
+    counted = 0
+    for budget in ("1e6flops", "2e6flops", "3e6flops"):
+        for digits in map(str, range(20)):
+            filtered = ParticleFilterOptions(n=8, mode="smc", choose="weighted")
+            try:
+                expected = await particle_filter(await toy.search(toy.setting(budget), digits), filtered)
+            except BudgetSpent:
+                continue
+            options = ParticleGibbsOptions(n=8, choose="weighted", iterations=1)
+            solution = await particle_gibbs(await toy.search(toy.setting(budget), digits), options)
+            counted += 1
+            assert solution.answer == expected.answer
+    assert counted > 10

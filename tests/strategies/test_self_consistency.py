@@ -196,3 +196,19 @@ async def test_a_budget_bounds_what_can_still_come() -> None:
 def test_bad_options(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         find("self-consistency").configure(options)
+
+
+@pytest.mark.parametrize("budget", ["3prm", "8prm", "20prm", "40prm", "2e6flops"])
+async def test_scores_that_were_paid_for_decide_though_the_budget_ends_in_a_wave(budget: str) -> None:
+    counted = 0
+    for digits in map(str, range(25)):
+        solution = await run(toy.setting(budget), "self-consistency", ["weights=prm", "stop=never", "n=20"], digits)
+        votes: dict[str, float] = {}
+        for candidate in solution.candidates:
+            if candidate.finished and candidate.scores and candidate.answer is not None:
+                votes[candidate.answer] = votes.get(candidate.answer, 0.0) + candidate.scores[-1]
+        if votes:
+            counted += 1
+            assert solution.answer is not None
+            assert votes.get(solution.answer, 0.0) == pytest.approx(max(votes.values()))
+    assert counted > 5

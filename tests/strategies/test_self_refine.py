@@ -84,7 +84,7 @@ async def test_the_solution_that_is_kept(keep: Any) -> None:
     assert len(distinct) > 1 or keep == "last"
 
 
-@pytest.mark.parametrize("verdict", ["It is correct.", ' "**it is correct**"'])
+@pytest.mark.parametrize("verdict", ["It is correct.", ' "**it is correct**"', "It is correct. All steps hold."])
 @pytest.mark.parametrize("satisfied_at", [0, 2])
 async def test_it_stops_when_nothing_is_wrong(satisfied_at: int, verdict: str) -> None:
     generator = ListeningToy(satisfied_at, verdict)
@@ -94,8 +94,11 @@ async def test_it_stops_when_nothing_is_wrong(satisfied_at: int, verdict: str) -
     assert solution.usage.generated == generator.generated, "the critiques are paid for too"
 
 
-async def test_praise_of_a_part_does_not_stop_it() -> None:
-    solution = await run(ListeningToy(0, "Step 1: it is correct. Step 2 is wrong."), rounds=2)
+@pytest.mark.parametrize(
+    "critique", ["Step 1: it is correct. Step 2 is wrong.", "It is correct up to step 3, but no more."]
+)
+async def test_praise_of_a_part_does_not_stop_it(critique: str) -> None:
+    solution = await run(ListeningToy(0, critique), rounds=2)
     assert len(solution.candidates) == 3
 
 
