@@ -8,6 +8,10 @@ class UserError(Exception):
     """Something the user got wrong. The message is one line that names the thing and the fix; exit code 2."""
 
 
+class TooLong(UserError):
+    """What a model was given does not fit its context. Of one candidate among many: the others can still be judged."""
+
+
 class WriteError(OSError):
     """A result could not be written. No `UserError`: the whole run has to stop, not the one problem."""
 

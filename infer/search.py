@@ -13,7 +13,7 @@ import numpy as np
 
 from infer.cost.hardware import HARDWARE
 from infer.cost.pricing import Call, Pricing
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.generate.base import Generator, Message, Request, Sampling, gather_or_cancel
 from infer.problem import Problem
 from infer.solution import Candidate, Solution
@@ -66,6 +66,7 @@ class Search:
         self._partial: list[Node] = []
         self._conversations: dict[int, Node] = {}
         self._asides: set[Node] = set()
+        self._too_long: list[TooLong] = []
         if self.room(root) <= 0:
             raise UserError(
                 f"problem {problem.id}: its prompt of {len(root.tokens)} tokens leaves no room in the model's context "
@@ -256,7 +257,8 @@ class Search:
         """Asks the verifier for the scores of the steps that end in these nodes, and stores them on the nodes.
 
         A budget that can't cover all nodes is spent on the first of them; then, as whenever nothing is left,
-        BudgetSpent is raised. But tokens that are spent may still be scored: they were bought to be.
+        BudgetSpent is raised. But tokens that are spent may still be scored: they were bought to be. A trajectory that
+        does not fit the verifier's context stays without scores, and the solution says so.
         """
         verifier = self.setting.verifier
         if verifier is None:
@@ -299,7 +301,11 @@ class Search:
             if new == 0:  # white space alone
                 node.scores = []
                 return
-            scores = await verifier.score(self.problem.prompt, steps, node.scored_from, node.finished)
+            try:
+                scores = await verifier.score(self.problem.prompt, steps, node.scored_from, node.finished)
+            except TooLong as error:
+                self._too_long.append(error)
+                return
             if not all(map(math.isfinite, scores.values)):
                 raise UserError(f"problem {self.problem.id}: the reward model scored a step with {scores.values}")
             node.scores = scores.values
@@ -331,7 +337,7 @@ class Search:
         """
 
         def rank(node: Node) -> tuple[bool, bool, float, float, int]:
-            scored = all(part.scores is not None for part in node.trajectory) and bool(node.step_scores)
+            scored = node.scored and bool(node.step_scores)
             score = self.value(node, aggregation) if scored else 0.0
             logprob = node.logprob()
             return node.finished, scored, score, -float("inf") if logprob is None else logprob, node.length
@@ -358,11 +364,11 @@ class Search:
             candidates=[self._candidate(leaf) for leaf in leaves],
             usage=usage,
             seconds=time.monotonic() - self._start,
+            note=f"{len(self._too_long)} times not scored: {self._too_long[0]}" if self._too_long else None,
         )
 
     def _candidate(self, node: Node) -> Candidate:
         text = node.completion
-        scored = all(part.scores is not None for part in node.trajectory)
         return Candidate(
             address=node.address,
             tokens=[token for part in node.trajectory for token in part.tokens],
@@ -371,7 +377,7 @@ class Search:
             answer=self.setting.extract(text),
             finished=node.finished,
             steps=split_steps(text, self.setting.delimiter),
-            scores=node.step_scores if scored else None,
+            scores=node.step_scores if node.scored else None,
             logprob=node.logprob(),
         )
 

@@ -47,7 +47,8 @@ async def solve_one(
     if solution.answer is None:
         return solution.model_copy(update={"correct": False})
     correct, note = await grade(problem.answer, solution.answer)
-    return solution.model_copy(update={"correct": correct, "note": note})
+    notes = [said for said in (solution.note, note) if said is not None]
+    return solution.model_copy(update={"correct": correct, "note": "; ".join(notes) or None})
 
 
 async def solve(

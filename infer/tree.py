@@ -106,6 +106,11 @@ class Node:
         return "".join(node.text for node in self.trajectory)
 
     @property
+    def scored(self) -> bool:
+        """Whether the verifier has scored every step up to here."""
+        return all(node.scores is not None for node in self.trajectory)
+
+    @property
     def step_scores(self) -> list[float]:
         """Scores of all steps from the root to here. A node that was not scored is an error, not a zero."""
         scores: list[float] = []

@@ -29,7 +29,7 @@ from infer.generate.base import Message
 from infer.search import Search
 from infer.solution import Solution
 from infer.strategies.base import Options
-from infer.strategies.choose import choose
+from infer.strategies.choose import choose, value
 from infer.strategies.in_order import InOrder
 from infer.tree import Aggregation, Node, split_steps
 
@@ -150,9 +150,9 @@ async def select(search: Search, root: Answer, options: ABMCTSOptions) -> Answer
     while answer.children and answer.gen.draw(search.rng) < answer.cont.draw(search.rng):
         draws = [child.own.draw(search.rng) for child in answer.children]
         answer = answer.children[draws.index(max(draws))]
-    if answer.conversation is None and answer.node is not None and answer.node.step_scores:
+    if answer.conversation is None and answer.node is not None and value(search, answer.node) is not None:
         answer.conversation = await search.chat(_refine(search, answer.node, options), answers=True)
-    # what is empty, or too long to be refined in the model's context, gets a sibling instead
+    # what is empty, or too long for a model, gets a sibling instead
     while answer.conversation is None or answer.conversation.final:
         assert answer.parent is not None
         answer = answer.parent
@@ -183,8 +183,8 @@ async def _generate(search: Search, parent: Answer) -> tuple[Answer, Node]:
 
 
 def _score(search: Search, node: Node, options: ABMCTSOptions) -> float:
-    """Nothing for an answer that was cut off, or is empty."""
-    return search.value(node, options.aggregation) if node.finished and node.step_scores else 0.0
+    """Nothing for an answer that was cut off, is empty, or too long for the verifier."""
+    return (node.finished and value(search, node, options.aggregation)) or 0.0
 
 
 def _refine(search: Search, node: Node, options: ABMCTSOptions) -> list[Message]:

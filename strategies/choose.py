@@ -68,8 +68,7 @@ def leader(votes: Mapping[int, float]) -> int:
 
 def value(search: Search, node: Node, aggregation: Aggregation | None = None) -> float | None:
     """The PRM's value of a trajectory; None for one without scores, or without a step that could have one."""
-    scored = all(part.scores is not None for part in node.trajectory) and node.step_scores
-    return search.value(node, aggregation) if scored else None
+    return search.value(node, aggregation) if node.scored and node.step_scores else None
 
 
 def _strength(search: Search, node: Node, how: Choice, aggregation: Aggregation | None) -> float | None:

@@ -27,6 +27,7 @@ from infer.search import Search
 from infer.solution import Solution
 from infer.strategies.base import Options
 from infer.strategies.choose import Choice, choose, tally
+from infer.strategies.choose import value as prm_value
 from infer.strategies.in_order import InOrder
 from infer.tree import Aggregation, Node
 
@@ -276,9 +277,9 @@ def _twin(node: Node, states: list[State]) -> State | None:
 
 def _value(search: Search, leaf: Node, options: MCTSOptions) -> float:
     """The value of a simulation's end; 0 for one that ran out of room, and for votes, which are not counted yet."""
-    if options.values == "vote" or _dead(leaf) or not leaf.step_scores:
+    if options.values == "vote" or _dead(leaf):
         return 0.0
-    return search.value(leaf, options.aggregation)
+    return prm_value(search, leaf, options.aggregation) or 0.0
 
 
 def _dead(leaf: Node) -> bool:

@@ -149,10 +149,13 @@ class Particles:
 
 
 def _log_potential(search: Search, node: Node, mode: Mode, aggregation: Aggregation | None) -> float:
-    """The log odds of the score, or its logarithm. A beginning without a step is neutral; an empty answer is wrong."""
+    """The log odds of the score, or its logarithm.
+
+    A beginning without a step is neutral. An empty answer is wrong, and what is too long to be scored counts as wrong.
+    """
     score = value(search, node, aggregation)
     if score is None:
-        if not node.final:
+        if not node.final and node.scored:
             return 0.0
         score = 0.0
     score = min(max(score, ROUNDING), 1 - ROUNDING)

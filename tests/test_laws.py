@@ -1,6 +1,7 @@
 """Laws that hold for every strategy, on models that can be counted exactly."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from infer.cost.formulas import request_cost
 from infer.cost.hardware import HARDWARE
 from infer.cost.pricing import Call
+from infer.errors import TooLong
 from infer.generate.base import Sampling
 from infer.problem import Problem
 from infer.search import Search, Setting
@@ -16,6 +18,7 @@ from infer.solution import Solution
 from infer.solve import Failure, solve, solve_one
 from infer.strategies import find, names
 from infer.usage import Usage
+from infer.verifiers.base import Scores
 from tests import toy
 
 VARIANTS = [
@@ -107,6 +110,35 @@ async def test_budget_is_never_exceeded_and_usage_is_what_the_models_did(
             assert all(candidate.scores is not None for candidate in solution.candidates), "what was paid for is scored"
         if chosen.scores is not None:
             assert chosen.scores == [toy.reward("".join(chosen.steps[: i + 1])) for i in range(len(chosen.steps))]
+
+
+class Short(toy.ToyVerifier):
+    """Takes solutions of 12 characters at most."""
+
+    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        if len("".join(steps)) > 12:
+            raise TooLong("a solution of 13 tokens")
+        return await super().score(question, steps, known, finished)
+
+
+SCORED = [(name, options) for name, options in VARIANTS if find(name).configure(options).needs_verifier]
+
+
+@pytest.mark.parametrize("budget", [None, "1k", "30prm", "2e6flops"])
+@pytest.mark.parametrize(("name", "options"), SCORED)
+async def test_what_is_too_long_for_the_verifier_is_not_scored_and_said(
+    name: str, options: list[str], budget: str | None
+) -> None:
+    noted = 0
+    for digits in map(str, range(4)):
+        setting = toy.setting(budget, verifier=Short())
+        solution = await run(setting, name, options, digits)
+        generator: Any = setting.generator
+        assert solution.usage.generated == generator.generated
+        for candidate in solution.candidates:
+            assert candidate.scores is None or len("".join(candidate.steps)) <= 12
+        noted += solution.note is not None and "not scored: a solution of 13 tokens" in solution.note
+    assert noted
 
 
 def assert_cost(usage: Usage, generator: list[Call], verifier: list[Call]) -> None:
