@@ -1,7 +1,8 @@
 """The two ways to fail: what the user can put right, and everything else."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -9,7 +10,14 @@ class UserError(Exception):
 
 
 class TooLong(UserError):
-    """What a model was given does not fit its context. Of one candidate among many: the others can still be judged."""
+    """What a model was given does not fit its context. Of one candidate among many: the others can still be judged.
+
+    `calls` are the requests (`infer.cost.pricing.Call`) that were made before that was found out.
+    """
+
+    def __init__(self, message: str, calls: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.calls = calls
 
 
 class WriteError(OSError):

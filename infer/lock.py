@@ -25,7 +25,7 @@ class Lock:
         except BlockingIOError:
             holder = os.pread(self._descriptor, 300, 0).decode(errors="replace") or "another process"
             self.close()
-            raise UserError(f"{folder} is in use by {holder}: wait for it, or name another --run folder") from None
+            raise UserError(f"{folder} is in use by {holder}: wait for it, or name another folder") from None
         except BaseException:
             self.close()
             raise

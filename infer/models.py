@@ -15,7 +15,7 @@ from infer.nano import CHECKPOINTS, checkpoint
 from infer.tree import Aggregation
 from infer.verifiers import families, readers
 from infer.verifiers.base import Verifier
-from infer.verifiers.classifier import CLASSIFIER
+from infer.verifiers.classifier import CLASSIFIER, check_label_names
 from infer.verifiers.ensemble import COMBINATIONS, Combination, Ensemble
 from infer.verifiers.outcome import OUTCOME
 from infer.verifiers.prm import Family, RewardModel, architecture, labels
@@ -275,7 +275,7 @@ async def _load_verifier(
             reader = readers.TransformersHead(model, tokenizer)
         else:
             reader = readers.TransformersTokens(model, tokenizer, family.pair)
-        return RewardModel(family, reader, aggregation)
+        return RewardModel(family, reader, aggregation, config)
     from infer.engine import start_engine
 
     if family.vllm_architecture is not None:
@@ -290,7 +290,7 @@ async def _load_verifier(
     )
     async with _closed_on_error(engine):
         reader = readers.VLLMHead(engine) if family.reads == "head" else readers.VLLMTokens(engine, family.pair)
-        return RewardModel(family, reader, aggregation)
+        return RewardModel(family, reader, aggregation, config)
 
 
 async def _connect_verifier(judging: Judging, revision: str | None, api_key: str | None) -> Verifier:
@@ -305,14 +305,12 @@ async def _connect_verifier(judging: Judging, revision: str | None, api_key: str
         if family is None:
             raise UserError(f"{judging.model}: a judge that writes runs on this machine, not behind a URL")
         _check_labels(server.source, family, config)
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+        tokenizer = readers.load_tokenizer(where, revision)
         if family.reads == "head":
             reader: Reader = await ServedHead.probe(server, tokenizer)
         else:
             reader = ServedTokens(server, tokenizer, family.pair)
-        return RewardModel(family, reader, _aggregation(server.source, config))
+        return RewardModel(family, reader, _aggregation(server.source, config), config)
 
 
 @asynccontextmanager
@@ -326,12 +324,14 @@ async def _closed_on_error(opened: Any) -> AsyncIterator[None]:
 
 
 def _check_labels(model: str, family: Family, config: dict[str, Any]) -> None:
-    """That a classifier named by hand has the family's labels: the head would be read all the same."""
+    """That a classifier has its family's labels, in its order: the head would be read all the same."""
     if family in (CLASSIFIER, OUTCOME) and not family.recognizes("", config):
         raise UserError(
             f"reward model {model} is a {architecture(config)} with {labels(config)} labels: {family.name} needs a "
             f"...ForSequenceClassification with {1 if family is OUTCOME else 2}"
         )
+    if family is CLASSIFIER:
+        check_label_names(model, config)
 
 
 def _aggregation(model: str, config: dict[str, Any]) -> Aggregation | None:

@@ -117,7 +117,7 @@ def summary_json(
     """What `print_summary` shows, for machines: plain JSON values; shares are None where there is nothing to share."""
     whole = tally + (earlier or Tally())
     usage = whole.usage
-    levels = sorted((level for level in whole.graded if level is not None), key=_natural)
+    levels = sorted((level for level in whole.graded if level is not None), key=natural)
     return {
         "problems": whole.problems,
         "resumed_problems": whole.problems - tally.problems,
@@ -194,13 +194,11 @@ def print_summary(
     row("PRM passes", f"{shown['prm_passes']:,}", f"{judged:,} verifier tokens generated" if judged else "")
     prompt("verifier", shown["verifier_prefill_tokens"], shown["verifier_cached_tokens"])
     if shown["flops"] and shown["bytes"]:
-        row(
-            "FLOPs",
-            quantity(shown["flops"]),
-            f"{quantity(shown['bytes'], 'B')} moved, {quantity(shown['eflops'])} eFLOPs",
-        )
-        price = f", ${shown['dollars']:.2g}" if shown["dollars"] is not None else ""
-        row("device time", quantity(shown["device_seconds"], "s"), f"at the roofline of the run's hardware{price}")
+        weighed = f", {quantity(shown['eflops'])} eFLOPs" if shown["eflops"] is not None else ""
+        row("FLOPs", quantity(shown["flops"]), f"{quantity(shown['bytes'], 'B')} moved{weighed}")
+        if shown["device_seconds"] is not None:
+            price = f", ${shown['dollars']:.2g}" if shown["dollars"] is not None else ""
+            row("device time", quantity(shown["device_seconds"], "s"), f"at the roofline of the run's hardware{price}")
     if seconds:
         row("wall time", _clock(seconds), "this session" if resumed else "")
         row("tokens/s", f"{shown['generated_tokens_per_second'] or 0:,.0f}", "generated")
@@ -272,6 +270,6 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _natural(text: str) -> list[str | int]:
+def natural(text: str) -> list[str | int]:
     """Sorts "level 10" behind "level 9"."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]

@@ -48,8 +48,8 @@ class Run:
 
         On resumption a last line without its newline is completed if it holds a whole solution, and dropped otherwise:
         it is what was being written when the writer died. Facts that changed are noted beside the earlier ones.
-        Raises UserError where the folder can't be written, belongs to a run of another config or a newer version, is
-        in use by another process, or holds a line that is no solution.
+        Raises UserError where the folder can't be written, belongs to a run of another config or version, is in use by
+        another process, or holds a line that is no solution.
         """
         with _usable(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class Run:
     def add_facts(self, facts: dict[str, Any]) -> None:
         """Notes facts of this session in run.json: beside what it says already, or anew if it says otherwise."""
         path = self.path / "run.json"
-        record, facts = _load(path), _plain(facts)
+        record, facts = load_record(self.path), _plain(facts)
         last = record["facts"][-1]
         if all(name in last and last[name] == value for name, value in facts.items()):
             return
@@ -124,10 +124,10 @@ class Run:
         """Writes run.json, or checks the one that is there."""
         path = self.path / "run.json"
         if path.exists():
-            _compare(self.path, _load(path)["config"], _plain(config))
+            _compare(self.path, load_record(self.path)["config"], _plain(config))
             self.add_facts(facts)
         elif (self.path / "solutions.jsonl").exists():
-            raise UserError(f"{self.path} has solutions but no run.json: restore it, or name another --run folder")
+            raise UserError(f"{self.path} has solutions but no run.json: restore it, or name another folder")
         else:
             first = {"since": _now(), **_plain(facts)}
             _replace(path, {"version": VERSION, "created": _now(), "config": _plain(config), "facts": [first]})
@@ -146,14 +146,35 @@ class Run:
 def read_solutions(path: Path) -> Iterator[Solution]:
     """The solutions in a run's folder, streamed, also while it is written. Of several for one problem the first counts.
 
-    Raises UserError where the folder holds no run, or a line that is no solution.
+    Raises UserError at once where the folder holds no run or one without solutions, and later for a line that is no
+    solution.
     """
-    _load(path / "run.json")
-    seen = set()
-    for solution, _ in _read(path / "solutions.jsonl"):
-        if solution.problem_id not in seen:
-            seen.add(solution.problem_id)
-            yield solution
+    load_record(path)
+    file = path / "solutions.jsonl"
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        reason = f"{error.strerror or error}: {file.name}"
+        raise UserError(f"{path} has no solutions: {reason}: restore it, or name another folder") from None
+    return _first_of_each(file)
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`. Raises UserError where there is none, or one of another format version."""
+    path = folder / "run.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = record["version"]
+        if version > VERSION:
+            raise UserError(f"{path} was written by a newer infer (version {version}): upgrade infer")
+        if version < VERSION:
+            raise UserError(f"{path} was written by an older infer (version {version}): use that one for it")
+        _ = record["config"].items(), record["facts"][-1].items()
+    except OSError as error:
+        raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path} is no run's record: restore it, or name another folder") from None
+    return record
 
 
 def describe_machine() -> dict[str, Any]:
@@ -175,7 +196,7 @@ def _usable(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{path} is a file" if isinstance(error, FileExistsError) else error.strerror or str(error)
         fix = "free some space, or name" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "name"
-        raise UserError(f"cannot use {path} as a run folder: {reason}: {fix} another --run folder") from error
+        raise UserError(f"cannot use {path} as a run folder: {reason}: {fix} another folder") from error
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +223,14 @@ def _write(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
+def _first_of_each(path: Path) -> Iterator[Solution]:
+    seen = set()
+    for solution, _ in _read(path):
+        if solution.problem_id not in seen:
+            seen.add(solution.problem_id)
+            yield solution
+
+
 def _read(path: Path) -> Iterator[tuple[Solution, int]]:
     """The solutions in the file, each with the offset behind it, up to a torn last line. Raises UserError."""
     end = 0
@@ -218,26 +247,13 @@ def _read(path: Path) -> Iterator[tuple[Solution, int]]:
             yield solution, end
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UserError(f"{path.parent} is no run: it has no run.json")
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record["version"] > VERSION:
-            raise UserError(f"{path} was written by a newer infer (version {record['version']}): upgrade infer")
-        _ = record["config"].items(), record["facts"][-1].items()
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{path} is no run's record: restore it, or name another --run folder") from None
-    return record
-
-
 def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     was, now = _flat(old), _flat(new)
     keys = [key for key in was | now if was.get(key) != now.get(key)]
     if keys:
         pairs = [(key, was.get(key, "absent"), now.get(key, "absent")) for key in keys[:3]]
         shown = "; ".join(f"{key} was {before[:60]} and is {after[:60]}" for key, before, after in pairs)
-        raise UserError(f"{path} holds another run: {shown}: name another --run folder")
+        raise UserError(f"{path} holds another run: {shown}: name another folder")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -305,6 +305,8 @@ class Search:
                 scores = await verifier.score(self.problem.prompt, steps, node.scored_from, node.finished)
             except TooLong as error:
                 self._too_long.append(error)
+                for call in error.calls:
+                    self.usage += self.setting.pricing.usage(call, "verifier_")
                 return
             if not all(map(math.isfinite, scores.values)):
                 raise UserError(f"problem {self.problem.id}: the reward model scored a step with {scores.values}")

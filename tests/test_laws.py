@@ -117,7 +117,9 @@ class Short(toy.ToyVerifier):
 
     async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
         if len("".join(steps)) > 12:
-            raise TooLong("a solution of 13 tokens")
+            call = Call(toy.SPEC, 5, 0, 2)  # a judge that had begun
+            self.log.append(call)
+            raise TooLong("a solution of 13 tokens", [call])
         return await super().score(question, steps, known, finished)
 
 
@@ -134,6 +136,8 @@ async def test_what_is_too_long_for_the_verifier_is_not_scored_and_said(
         setting = toy.setting(budget, verifier=Short())
         solution = await run(setting, name, options, digits)
         generator: Any = setting.generator
+        verifier: Any = setting.verifier
+        assert_cost(solution.usage, generator.log, verifier.log)
         assert solution.usage.generated == generator.generated
         for candidate in solution.candidates:
             assert candidate.scores is None or len("".join(candidate.steps)) <= 12

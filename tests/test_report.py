@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,19 @@ def test_generator_and_verifier_stand_apart() -> None:
     assert re.search(r"generator prompt +100 +tokens computed *\n +cached +300 +tokens, 75.0% of all", text)
     assert re.search(r"verifier prompt +2,000 +tokens computed *\n +cached +6,000 +tokens, 75.0% of all", text)
     assert rows(text)["PRM passes"] == ("0", "7 verifier tokens generated")
+
+
+def test_what_is_not_known_of_the_cost_is_not_shown() -> None:
+    known = Usage(decode_flops=10**12, decode_bytes=10**9, eflops=2 * 10**12, device_picoseconds=10**9, dollars=0.5)
+    shown = rows(summary(tally(solution(usage=known))))
+    assert shown["FLOPs"] == ("1.00T", "1.00 GB moved, 2.00T eFLOPs")
+    assert shown["device time"] == ("1.00 ms", "at the roofline of the run's hardware, $0.5")
+    shown = rows(summary(tally(solution(usage=replace(known, dollars=None)))))
+    assert shown["device time"] == ("1.00 ms", "at the roofline of the run's hardware")
+    rescored = replace(known, eflops=None, device_picoseconds=None, dollars=None)
+    shown = rows(summary(tally(solution(usage=rescored))))
+    assert shown["FLOPs"] == ("1.00T", "1.00 GB moved")
+    assert "device time" not in shown
 
 
 @pytest.mark.parametrize("counts", [Tally(), tally(solution(correct=None)), tally(solution())])

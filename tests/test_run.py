@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infer.errors import UserError
-from infer.run import Run
+from infer.run import Run, read_solutions
 from infer.solution import Candidate, Solution
 from infer.usage import Usage
 
@@ -137,7 +137,7 @@ def test_another_config_is_refused_by_name(folder: Path) -> None:
         reopen(folder, seed=1, options={"k": 8}, prm="p")
     message = str(refusal.value)
     assert "seed was 0 and is 1; options.k was 4 and is 8; prm was absent and is" in message
-    assert message.endswith("name another --run folder")
+    assert message.endswith("name another folder")  # each command has its own option for it
     assert "\n" not in message
     with pytest.raises(UserError, match="template was absent and is"):
         reopen(folder, template="x\n" * 1000)
@@ -160,6 +160,7 @@ def spoil(text: str) -> Callable[[Path], None]:
     ("act", "message"),
     [
         (spoil('{"version": 2}'), "newer infer .version 2.: upgrade"),
+        (spoil('{"version": 0, "config": {}, "facts": [{}]}'), "older infer .version 0."),
         (spoil('{"version": 1, "config": {}, "facts": []}'), "no run's record"),
         (spoil("[]"), "no run's record"),
         (spoil('{"version"'), "no run's record"),
@@ -171,11 +172,21 @@ def test_a_folder_that_is_no_run_is_refused(folder: Path, act: Callable[[Path], 
     with pytest.raises(UserError, match=message) as refusal:
         reopen(folder)
     assert "\n" not in str(refusal.value)
+    with pytest.raises(UserError):
+        read_solutions(folder)
+
+
+def test_a_run_without_solutions_is_refused_before_they_are_asked_for(folder: Path) -> None:
+    (folder / "solutions.jsonl").unlink()
+    with pytest.raises(UserError, match=r"first has no solutions: No such file.*: solutions\.jsonl: restore"):
+        read_solutions(folder)
+    with pytest.raises(UserError, match="absent is no run: No such file"):
+        read_solutions(folder / "absent")
 
 
 def test_a_path_that_can_be_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file: name another --run folder"):
+    with pytest.raises(UserError, match="file is a file: name another folder"):
         reopen(tmp_path / "file")
     with pytest.raises(UserError, match="Not a directory"):
         reopen(tmp_path / "file" / "run")
@@ -303,5 +314,5 @@ except t.UserError as error:
 """
     output, errors = python(code, tmp_path / "run").communicate()
     assert errors == ""
-    assert output.endswith("run as a run folder: File too large: free some space, or name another --run folder\n")
+    assert output.endswith("run as a run folder: File too large: free some space, or name another folder\n")
     reopen(tmp_path / "run").close()  # what was begun is no obstacle

@@ -5,8 +5,8 @@ r"""Final answers: what a solution says, and whether two answers are the same.
         await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(equal=True, timed_out=False)
         await checker.group(["1/2", None, "0.5"])    # [0, -1, 0]
 
-Answers are compared as strings after removing what only concerns their looks, then by math-verify. Where that library
-is known to disagree with common sense is listed in `tests/verifiers/test_answers.py`.
+Answers are compared as strings after removing what only concerns their looks (and units, beside a plain number), then
+by math-verify. Where we are known to disagree with common sense is listed in `tests/verifiers/test_answers.py`.
 """
 
 import asyncio
@@ -33,14 +33,20 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BARE = re.compile(r"[+-]?\.?[0-9][^\s$]*|[A-Za-z](?![A-Za-z])|\\[a-zA-Z]+(?:\{[^{}]*\})*")
 _HASHES = re.compile(r"^#### *(\S.*)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer(?:\s+is|\**\s*:)[\s*:]*", re.IGNORECASE)
+# a dollar before a digit closes nothing: "$18 and not $20"
+_FORMULA = re.compile(r"\$\$(?:\\.|[^\\$])+\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\$(?:\\.|[^\\$\n])+\$(?!\d)", re.DOTALL)
+# what an answer has at least, apart from the marks around it
+_CONTENT = re.compile(r"[^\W_]|[∞∅]|\\\{\s*\\\}")
+_JUDGEMENT = re.compile(r"(?:(?:in)?correct|right|wrong)\W*", re.IGNORECASE)
 
 
 def extract(text: str) -> str | None:
     r"""The final answer of a solution; None: it gives none.
 
     The content of the last `\boxed{}` or `\fbox{}` that is closed and not empty; where there is none at all, what
-    follows the last `####` at the start of a line, as in GSM8K; else the last "answer is ..." or "Answer: ..." to the
-    end of its sentence. A solution that was cut off inside its only box has no answer.
+    follows the last `####` at the start of a line, as in GSM8K; else the last "answer is ..." or "Answer: ...": the
+    formula there, or the rest of the sentence, unless it only judges ("the answer is correct"). A solution that was
+    cut off inside its only box has no answer.
     """
     cut_off = False
     for box in reversed(list(_BOX.finditer(text))):
@@ -53,11 +59,13 @@ def extract(text: str) -> str | None:
     if marked := _HASHES.findall(text):
         return str(marked[-1]).strip()
     for said in reversed(list(_SAID.finditer(text))):
-        sentence = re.split(r"\.(?:\s|$)|\n", text[said.end() :])[0].strip().strip("*").strip()
-        if _BOX.search(sentence):
+        if formula := _FORMULA.match(text, said.end()):
+            answer = _without_delimiters(formula[0])
+        else:
+            answer = re.split(r"\.(?:\s|$)|\n", text[said.end() :], maxsplit=1)[0].strip().strip("*").strip()
+        if _BOX.search(answer):
             continue  # an empty one, else it had been taken: a form that was not filled in
-        formula = re.match(r"\$([^$]+)\$", sentence)
-        if answer := formula[1].strip() if formula else sentence:
+        if _CONTENT.search(answer) and not _JUDGEMENT.fullmatch(answer):
             return answer
     return None
 
@@ -82,12 +90,49 @@ def _content(text: str, start: int) -> str | None:
     return None
 
 
+def _without_delimiters(text: str) -> str:
+    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
+            text = text[len(opening) : -len(closing)].strip()
+    return text
+
+
+_SIGNS = {
+    "°": r"^\circ ",
+    "²": "^2",
+    "³": "^3",
+    "∞": r"\infty ",
+    "∅": r"\emptyset ",
+    r"\varnothing": r"\emptyset",
+    r"\langle": "(",
+    r"\rangle": ")",
+    r"\boldsymbol": r"\mathbf",
+}
+_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
 _ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
+_IMAGINARY = re.compile(r"(?<=\d)(?:\s|\\[,;: ])*(?=i(?![A-Za-z]))")
+_REPEATING = re.compile(r"(?<![\d,.])(\d{0,9})\.(\d{0,9})\\overline\{(\d{1,9})\}")
+_MIXED_PERCENT = re.compile(r"(?<![\d,.])(\d{1,9})\s*\\[dt]?frac(?:(\d)(\d)|\{(\d{1,9})\}\{(\d{1,9})\})(?=\s*\\?%)")
 
 
 def _as_latex(answer: str) -> str:
-    """The signs that models write in place of LaTeX and math-verify does not read."""
-    return _ROOT.sub(r"\\sqrt{\1}", answer.replace("°", r"^\circ "))
+    """What math-verify does not read, or takes for something else, written as it does read it."""
+    text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], answer)
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    text = _IMAGINARY.sub(" ", text)  # the i of `5i` and that of `5 i` are different symbols to it
+    text = _REPEATING.sub(_repeating_fraction, text)
+    return _MIXED_PERCENT.sub(_mixed_fraction, text)
+
+
+def _repeating_fraction(decimal: re.Match[str]) -> str:
+    whole, once, repeated = decimal.groups()
+    numerator = int(whole + once + repeated) - int(whole + once or "0")
+    return rf"\frac{{{numerator}}}{{{'9' * len(repeated)}{'0' * len(once)}}}"
+
+
+def _mixed_fraction(number: re.Match[str]) -> str:
+    whole, numerator, denominator = (int(digits) for digits in number.groups() if digits)
+    return rf"\frac{{{whole * denominator + numerator}}}{{{denominator}}}"
 
 
 _NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
@@ -102,10 +147,7 @@ def normalize(answer: str) -> str:
     Plain numbers are written in one way: no thousands separators (a comma and three digits without a space), no zeros
     that say nothing. Two plain numbers are equal just when they are equal so written.
     """
-    text = answer.strip().rstrip(".").strip()
-    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
-            text = text[len(opening) : -len(closing)].strip().rstrip(".")
+    text = _without_delimiters(answer.strip().rstrip(".").strip()).rstrip(".")
     text = text.replace("\u2212", "-").replace("\\$", "").replace("{,}", ",").replace(",\\!", ",")
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])\s*|\\[!,;:]", "", text)
@@ -126,6 +168,60 @@ def normalize(answer: str) -> str:
 
 def _is_number(normal: str) -> bool:
     return _NUMBER.fullmatch(normal) is not None
+
+
+# words that make the number before them another one, or a bound
+_CHANGES = (
+    r"(?:zero|one|two|three|four|fort[yi]|fift|five|six|seven|eight|nine|eleven|twel|twen|thir[dt])[a-z]*|ten(?:th)?s?|"
+    r"(?:hundred|thousand|[mbtr]+illion|percent)[a-z]*|per\s?cent|cent|half|halves|dozens?|squared|cubed|factorial|"
+    r"or|not|least|most|below|negative|infinity|alpha|beta|gamma|delta|eta|theta|lambda|mu|rho|sigma|tau|phi|psi|omega|"
+    r"(?:sin|cos|tan|cot|log|exp|sqrt)[x-z]?"
+)
+# the name of a thing or unit, but no product of variables such as `xy` and `abc`
+_WORD = (
+    rf"(?!(?:{_CHANGES})\b)(?:(?!(?:[a-d]+|[i-k]+|[t-z]+)\b)(?=[a-z]*[aeiouy])[a-z]{{3,}}|"
+    r"[ckm]m|[km]g|m[il]|ft|in|yd|lb|oz|hr|sq|cu)(?:/ ?[a-z]+)?(?:\^\{?[23]\}?)?"
+)
+_WORDS = rf"{_WORD}(?:[ .]+(?:{_WORD}|a|at|by|of|on|to))*"
+_MODULO = r"\\pmod ?\{?\w+\}?|\(\\?mod ?\{?\w+\}?\)"
+_COUNT = re.compile(rf"\$?([+-]?[0-9.,]+) ?(?:{_WORDS}|{_MODULO})?", re.IGNORECASE)
+_TEXT_AFTER_NUMBER = re.compile(r"(?<=[0-9/])\\(?:text|textit|textrm|mathrm|mbox)\{ ?([^{}]*?) ?\}")
+
+
+def _without_units(gold: str, target: str) -> tuple[str, str]:
+    r"""Normalized answers with `18\text{ cm}` as `18 cm` and, where the other is a plain number, as `18`."""
+    gold, target = (_TEXT_AFTER_NUMBER.sub(r" \1", normal) for normal in (gold, target))
+    if _is_number(gold):
+        return gold, _number_of(target)
+    if _is_number(target):
+        return _number_of(gold), target
+    return gold, target
+
+
+def _number_of(normal: str) -> str:
+    """The number of which an answer only says what it counts, measures or is a residue of; else the answer."""
+    count = _COUNT.fullmatch(normal)
+    number = normalize(count[1]) if count else ""
+    return number if _is_number(number) else normal
+
+
+_OUTER_COMMA = re.compile(r",(?![^(\[{]*[)\]}])")
+_IN_BASE = re.compile(r"[0-9]+_\{?([0-9]+)\}?")
+_SET = re.compile(r"\\\{[^()\[\]|:<>]*\\\}")
+_TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
+
+
+def _apart(gold: str, target: str) -> bool:
+    """Whether normalized answers differ in what math-verify overlooks: repeats in a list, bases, set or tuple."""
+    bases = {number[1] for number in (_IN_BASE.fullmatch(gold), _IN_BASE.fullmatch(target)) if number}
+    if _repeats(gold) != _repeats(target) or len(bases) > 1:
+        return True
+    return any(_SET.fullmatch(a) and _TUPLE.fullmatch(b) for a, b in ((gold, target), (target, gold)))
+
+
+def _repeats(normal: str) -> int:
+    items = _OUTER_COMMA.split(normal)
+    return len(items) - len(set(items))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +274,13 @@ class AnswerChecker:
         is the reference, a value does not equal it.
         """
         reference, answer = _as_latex(reference), _as_latex(answer)
-        gold, target = normalize(reference), normalize(answer)
+        key = normalize(reference), normalize(answer)
+        gold, target = _without_units(*key)
         if gold == target:
             return Verdict(True)
         numbers = _is_number(gold) and _is_number(target)
-        if self.method == "exact" or numbers or max(len(gold), len(target)) > MAX_CHARS:
+        if self.method == "exact" or numbers or max(len(gold), len(target)) > MAX_CHARS or _apart(gold, target):
             return Verdict(False)
-        key = gold, target
         if key in self._verdicts:
             self._verdicts.move_to_end(key)
             return self._verdicts[key]

@@ -58,7 +58,7 @@ class Verifier(Protocol):
         The score of a step depends on nothing behind it, so the same step has the same score in every call. `finished`
         says that the last step ends the solution; otherwise the solution goes on. Where the verifier is not `stepwise`
         there is one score, of all steps together.
-        Raises UserError where the solution does not fit the verifier's context.
+        Raises TooLong where the solution does not fit the verifier's context.
         """
         ...
 

@@ -8,8 +8,12 @@ of this family.
 from collections.abc import Sequence
 from typing import Any
 
+from infer.errors import UserError
 from infer.generate.base import encode_chat
-from infer.verifiers.prm import Family, architecture, encode_plain, labels
+from infer.verifiers.prm import Config, Family, architecture, encode_plain, labels
+
+RIGHT = {"+", "correct", "good", "pos", "positive", "right", "true", "valid", "yes"}
+WRONG = {"-", "bad", "false", "incorrect", "invalid", "neg", "negative", "no", "wrong"}
 
 
 class ClassifierLayout:
@@ -29,9 +33,19 @@ class ClassifierLayout:
         return tokens, ends
 
 
+def check_label_names(model: str, config: Config) -> None:
+    """Raises UserError where label 0 is named as label 1 should be, or label 1 as label 0. Other names say nothing."""
+    names = {int(label): str(name) for label, name in (config.get("id2label") or {}).items()}
+    if names.get(0, "").lower() in RIGHT or names.get(1, "").lower() in WRONG:
+        raise UserError(
+            f"reward model {model} has the labels {names.get(0)!r} and {names.get(1)!r} in its config.json: the second "
+            "has to mean correct"
+        )
+
+
 CLASSIFIER = Family(
     name="classifier",
-    layout=ClassifierLayout,
+    layout=lambda tokenizer, _: ClassifierLayout(tokenizer),
     recognizes=lambda _, config: architecture(config).endswith("ForSequenceClassification") and labels(config) == 2,
     reads="head",
     aggregation="min",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.generate.base import gather_or_cancel
 from infer.tree import Aggregation
 from infer.verifiers.base import Scores, Verifier
@@ -36,10 +36,20 @@ class Ensemble:
         return [call for calls in each for call in calls]
 
     async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        each = await gather_or_cancel(member.score(question, steps, known, finished) for member in self._members)
+        async def ask(member: Verifier) -> Scores | TooLong:
+            try:
+                return await member.score(question, steps, known, finished)
+            except TooLong as error:
+                return error
+
+        each = await gather_or_cancel(ask(member) for member in self._members)
+        calls = [call for scores in each for call in scores.calls]
+        scored = [scores.values for scores in each if isinstance(scores, Scores)]
+        if too_long := [error for error in each if isinstance(error, TooLong)]:
+            raise TooLong(str(too_long[0]), calls)
         combine = COMBINATIONS[self._combination]
-        values = [combine(scores) for scores in zip(*(scores.values for scores in each), strict=True)]
-        return Scores(values, [call for scores in each for call in scores.calls])
+        values = [combine(scores) for scores in zip(*scored, strict=True)]
+        return Scores(values, calls)
 
     def describe(self) -> dict[str, Any]:
         members = [member.describe() for member in self._members]

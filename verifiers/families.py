@@ -27,7 +27,8 @@ NAMES = [*READ, *JUDGES]
 
 def recognize(model: str, config: Config) -> str:
     """The family of a checkpoint, by its name and its config.json. Raises UserError where neither tells."""
-    name = f"{Path(model).name} {config.get('_name_or_path', '')}".lower()
+    # the last part of each alone: an owner, or a folder on the way, says nothing about the model
+    name = " ".join(Path(source).name for source in (model, config.get("_name_or_path") or "")).lower()
     for family in READ.values():
         if family.recognizes(name, config):
             return family.name

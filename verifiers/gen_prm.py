@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.cost.pricing import Call
+from infer.errors import TooLong
 from infer.generate.base import Generator, Message, Sampling
 from infer.tree import Aggregation
 from infer.verifiers.base import Scores
@@ -21,6 +22,7 @@ FORM = Form(
     end="</analyze>\n",
     verdict="<output>\n**Judgement**: $\\boxed{",
     pair=("Yes", "No"),
+    answers=True,
 )
 CLOSING = "}$\n</output>\n"
 REMEMBERED = 10_000
@@ -50,7 +52,10 @@ class GenPRM:
             solution = (question, *paragraphs[:number])
             critique = self._critiques.get(solution)
             if critique is None or number > known:
-                critique, verdict = await self._judge.judge(messages, number=number)
+                try:
+                    critique, verdict = await self._judge.judge(messages, number=number)
+                except TooLong as error:
+                    raise TooLong(str(error), calls) from None
                 critique += CLOSING
                 self._remember(solution, critique)
                 calls += verdict.calls

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong
 from infer.generate.base import Generator, Message, Request, Sampling, gather_or_cancel
 from infer.verifiers.base import Scores
+from infer.verifiers.chat import Chat
 from infer.verifiers.readers import Reader, share
 
 
@@ -20,14 +21,16 @@ from infer.verifiers.readers import Reader, share
 class Form:
     """How a family's judge writes: `opening` is put into its mouth, and it writes until `end`.
 
-    `end` is put there too where it does not come by itself; then follows `verdict`, and one token of `pair`, the words
-    for correct and wrong.
+    `answers` says that its verdicts are the assistant's messages of one conversation: each then begins as those do in
+    the history that it becomes, otherwise behind the template's generation prompt. `end` is put there too where it does
+    not come by itself; then follows `verdict`, and one token of `pair`, the words for correct and wrong.
     """
 
     opening: str
     end: str
     verdict: str
     pair: tuple[str, str]
+    answers: bool = False
 
 
 class Judge:
@@ -39,6 +42,7 @@ class Judge:
         self._sampling = sampling
         self._chains = chains
         self._reader: Reader = share(generator, form.pair)
+        self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 
     def most(self, judgements: int) -> list[Call]:
@@ -51,15 +55,16 @@ class Judge:
         """The first critique, opening and end included, and the mean verdict.
 
         `places` fill the opening. Seeds come from the prompt: asked again, it answers the same.
-        Raises UserError where the context has no room for a critique.
+        Raises TooLong where the context has no room for a critique, UserError where the chat template is unfit.
         """
         form = self._form
         opening = form.opening.format(**places)
-        opened, end, verdict = [await self._ids(text) for text in (opening, form.end, form.verdict)]
-        prompt = [*await self._prompt(messages), *opened]
+        chat = self._chat.before_answer(messages) if form.answers else self._chat.text(messages)
+        prompt = self._chat.encode(chat + opening)
+        end, verdict = await self._ids(form.end), await self._ids(form.verdict)
         room = self._reader.max_context - len(prompt) - len(end) - len(verdict)
         if room <= 0:
-            raise UserError(
+            raise TooLong(
                 f"a solution of {len(prompt)} tokens leaves a judge with a context of {self._reader.max_context} "
                 "no room to write"
             )
@@ -85,14 +90,9 @@ class Judge:
         mean = sum(total.values) / len(total.values)
         return first + form.verdict + word, Scores([mean], total.calls)
 
-    async def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        prompt = await self._generator.encode(messages)
-        assert isinstance(prompt, list)  # it shares its tokens with the reader, so it is no server
-        return prompt
-
     async def _ids(self, text: str) -> list[int]:
         ids = await self._generator.tokenize(text)
-        assert isinstance(ids, list)
+        assert isinstance(ids, list)  # it shares its tokens with the reader, so it is no server
         return ids
 
     def describe(self) -> dict[str, Any]:

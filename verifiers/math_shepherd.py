@@ -39,8 +39,8 @@ class MathShepherdLayout:
 
 MATH_SHEPHERD = Family(
     name="math-shepherd",
-    layout=MathShepherdLayout,
-    recognizes=lambda name, _: "math-shepherd" in name,
+    layout=lambda tokenizer, _: MathShepherdLayout(tokenizer),
+    recognizes=lambda name, _: "math-shepherd" in name and "prm" in name,  # there are policies of that name too
     reads="tokens",
     aggregation="min",
     pair=("+", "-"),

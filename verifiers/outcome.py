@@ -1,32 +1,38 @@
 """Outcome reward models: one score for a whole answer.
 
 `*ForSequenceClassification` with one label over the model's own chat template, as Skywork-Reward and most of
-RewardBench: question and answer as a conversation, read at its last token. The reward is a log-odds of preference
-(Bradley and Terry); its sigmoid is the score, which keeps the order and lies in [0, 1]. An unfinished solution is
-scored as if it ended there.
+RewardBench: question and answer as a conversation, read at its last token that is no padding, as transformers pools it:
+some templates end in the very token that their model pads with. The reward is a log-odds of preference (Bradley and
+Terry); its sigmoid is the score, which keeps the order and lies in [0, 1]. An unfinished solution is scored as if it
+ended there.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from infer.verifiers.prm import SLOT, Family, architecture, chat_around, encode_plain, labels
+from infer.generate.base import Message
+from infer.verifiers.chat import SLOT, Chat, no_history, render
+from infer.verifiers.prm import Config, Family, architecture, labels
 
 
 class OutcomeLayout:
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._around("")
+    def __init__(self, tokenizer: Any, config: Config) -> None:
+        if SLOT not in render(tokenizer, _conversation("", SLOT), generation_prompt=False):
+            raise no_history(tokenizer)
+        self._chat = Chat(tokenizer)
+        self._padding = config.get("text_config", config).get("pad_token_id")
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
-        before, after = self._around(question)
-        tokens = self._tokenizer.encode(before, add_special_tokens=False)
-        tokens += encode_plain(self._tokenizer, "".join(steps).strip())
-        tokens += self._tokenizer.encode(after, add_special_tokens=False)
-        return tokens, [len(tokens)]
+        conversation = _conversation(question, "".join(steps).strip())
+        tokens = self._chat.encode(self._chat.text(conversation, generation_prompt=False))
+        end = len(tokens)
+        while end > 1 and tokens[end - 1] == self._padding:
+            end -= 1
+        return tokens, [end]
 
-    def _around(self, question: str) -> list[str]:
-        conversation = [{"role": "user", "content": question}, {"role": "assistant", "content": SLOT}]
-        return chat_around(self._tokenizer, conversation, generation_prompt=False)
+
+def _conversation(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 OUTCOME = Family(

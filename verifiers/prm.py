@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong
 from infer.tree import Aggregation
 from infer.verifiers.base import Scores
 from infer.verifiers.readers import Reader
@@ -33,10 +33,11 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kind of reward model. `layout` makes its layout from a tokenizer, and raises UserError for an unfit one."""
+    """A kind of reward model."""
 
     name: str
-    layout: Callable[[Any], Layout]
+    layout: Callable[[Any, Config], Layout]
+    """From a tokenizer, of which it raises UserError for an unfit one, and the checkpoint's config.json."""
     recognizes: Callable[[str, Config], bool]
     """By a model's name, in lower case, and its config.json."""
     reads: Literal["head", "tokens"]
@@ -65,10 +66,12 @@ class Family:
 class RewardModel:
     """The `Verifier` of every family, over any reader."""
 
-    def __init__(self, family: Family, reader: Reader, aggregation: Aggregation | None = None) -> None:
+    def __init__(
+        self, family: Family, reader: Reader, aggregation: Aggregation | None = None, config: Config | None = None
+    ) -> None:
         self._family = family
         self._reader = reader
-        self._layout = family.layout(reader.tokenizer)
+        self._layout = family.layout(reader.tokenizer, config or {})
         self.aggregation: Aggregation = aggregation or family.aggregation
         self.stepwise = family.stepwise
         self.spec = reader.spec
@@ -80,7 +83,7 @@ class RewardModel:
     async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
         tokens, ends = self._layout(question, steps, finished)
         if ends[-1] > self._reader.max_context:
-            raise UserError(
+            raise TooLong(
                 f"a solution of {ends[-1]} tokens is longer than the reward model's context of "
                 f"{self._reader.max_context}"
             )
@@ -112,18 +115,10 @@ def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]
     return ids
 
 
+_NUMBER = re.compile(r"\A[#*\s]*Step \d+[ \t]*(?:[:.)*]+(?!\d)|\n|$)\s*")
+"""A heading such as `Step 2:`, `**Step 2.**` or `## Step 2`; not a sentence that begins with `Step 2 gives`."""
+
+
 def numbered(step: str, number: int) -> str:
-    """`Step 3: ...`, unless the step says so itself."""
-    step = step.strip()
-    return step if re.match(r"Step \d+", step) else f"Step {number}: {step}".rstrip()
-
-
-SLOT = "\ue000"
-
-
-def chat_around(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_prompt: bool) -> list[str]:
-    """The texts that a chat template puts around the places marked SLOT. Raises UserError where there is none."""
-    if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no chat template, which its family needs")
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    return text.split(SLOT)
+    """`Step 3: ...`, in place of the number that the step may give itself, which need not be its place."""
+    return f"Step {number}: {_NUMBER.sub('', step.strip())}".rstrip()

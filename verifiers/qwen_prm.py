@@ -33,7 +33,7 @@ class QwenLayout:
 
 QWEN_PRM = Family(
     name="qwen-prm",
-    layout=QwenLayout,
+    layout=lambda tokenizer, _: QwenLayout(tokenizer),
     recognizes=lambda _, config: architecture(config) == "Qwen2ForProcessRewardModel",
     reads="head",
     aggregation="prod",

@@ -7,7 +7,8 @@ neighbours) says which tokens and which positions; a reader does the rest.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from infer.cost.model import ModelSpec, known_spec
 from infer.cost.pricing import Call
 from infer.engine import Engine
 from infer.errors import UserError
-from infer.generate.base import Generator, gather_or_cancel
+from infer.generate.base import Generator, check_tokenizer, gather_or_cancel
 from infer.verifiers.base import Scores
 
 
@@ -40,7 +41,10 @@ class Reader(Protocol):
 
 
 def sigmoid(log_odds: float) -> float:
-    """The probability of a log-odds, in double precision: one a little above 0 or below 1 stays so."""
+    """The probability of a log-odds, in double precision: one a little above 0 or below 1 stays so.
+
+    Not above 36.7: from there on all are 1.0, the nearest number there is, and their order is lost.
+    """
     return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
 
 
@@ -68,6 +72,8 @@ class VLLMHead:
     """
 
     def __init__(self, engine: Engine) -> None:
+        """Raises UserError for an engine without a tokenizer."""
+        check_tokenizer(engine.tokenizer)
         self._engine = engine
         self.tokenizer = engine.tokenizer
         self.max_context = engine.max_context
@@ -99,6 +105,8 @@ class VLLMTokens:
     """
 
     def __init__(self, engine: Engine, pair: tuple[str, str]) -> None:
+        """Raises UserError for an engine without a tokenizer, or whose tokenizer lacks the tokens."""
+        check_tokenizer(engine.tokenizer)
         self._engine = engine
         self._yes, self._no = (token_id(engine.tokenizer, token) for token in pair)
         self.tokenizer = engine.tokenizer
@@ -199,7 +207,13 @@ class TransformersHead(TransformersReader):
     """A classification head: the model's `score`, of one label or two, on its last hidden states."""
 
     def __init__(self, model: Any, tokenizer: Any, batch: int = 64) -> None:
+        """Raises UserError for a model without such a head: those that are not causal call it otherwise."""
         super().__init__(model, tokenizer, batch)
+        if not hasattr(model, "score"):
+            raise UserError(
+                f"reward model {model.name_or_path} is a {type(model).__name__}, which has no `score` head: it has to "
+                "be a causal model"
+            )
 
     def _log_odds(self, sequences: list[list[int]], ends: list[Sequence[int]]) -> list[list[float]]:
         import torch
@@ -257,16 +271,37 @@ def share(generator: Generator, pair: tuple[str, str]) -> Reader:
 def load_transformers(
     model: str | Path, load: Callable[..., Any], *, dtype: str = "auto", revision: str | None = None
 ) -> tuple[Any, Any]:
-    """A model, on the GPU if there is one, and its tokenizer. `load` is some class's `from_pretrained`."""
-    import torch
-    from transformers import AutoTokenizer
+    """A model, on the GPU if there is one, and its tokenizer. `load` is some class's `from_pretrained`.
 
-    try:
+    Raises UserError.
+    """
+    import torch
+
+    tokenizer = load_tokenizer(model, revision)
+    with _loading(model):
         loaded, report = load(model, dtype=dtype, revision=revision, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        why = (str(error).split("\n")[0] or type(error).__name__).rstrip(".")
-        raise UserError(f"reward model {model} can't be loaded: {why}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"reward model {model} lacks {len(missing)} weights ({missing[0]}, ...): is it of this family?")
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def load_tokenizer(model: str | Path, revision: str | None) -> Any:
+    """Raises UserError where there is none, or a broken one."""
+    from transformers import AutoTokenizer
+
+    with _loading(model):
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    check_tokenizer(tokenizer)
+    return tokenizer
+
+
+@contextmanager
+def _loading(model: str | Path) -> Iterator[None]:
+    """What transformers and safetensors raise for a checkpoint that is not whole, as a UserError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        why = (str(error).split("\n")[0] or type(error).__name__).rstrip(".")
+        raise UserError(f"reward model {model} can't be loaded: {why}") from error

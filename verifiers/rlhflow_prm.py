@@ -9,17 +9,18 @@ authors' evaluation.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.errors import UserError
-from infer.verifiers.prm import SLOT, Family, chat_around, encode_plain
+from infer.verifiers.chat import SLOT, no_history, render
+from infer.verifiers.prm import Family, architecture, encode_plain
 from infer.verifiers.readers import token_id
 
 
 class RLHFlowLayout:
     def __init__(self, tokenizer: Any) -> None:
         turn = [{"role": "user", "content": SLOT}, {"role": "assistant", "content": "+"}]
-        opening, between, answer = chat_around(tokenizer, [*turn, turn[0]], generation_prompt=True)
-        if not between.startswith(f"{answer}+"):
-            raise UserError(f"the chat template of {tokenizer.name_or_path} does not keep the turns of a conversation")
+        around = render(tokenizer, [*turn, turn[0]], generation_prompt=True).split(SLOT)
+        if len(around) != 3 or not around[1].startswith(f"{around[2]}+"):
+            raise no_history(tokenizer)
+        opening, between, answer = around
         self._tokenizer = tokenizer
         self._opening, self._answer, self._next = (
             tokenizer.encode(text, add_special_tokens=False)
@@ -39,8 +40,8 @@ class RLHFlowLayout:
 
 RLHFLOW_PRM = Family(
     name="rlhflow-prm",
-    layout=RLHFlowLayout,
-    recognizes=lambda name, _: "llama3.1-8b-prm" in name,
+    layout=lambda tokenizer, _: RLHFlowLayout(tokenizer),
+    recognizes=lambda name, config: "llama3.1-8b-prm" in name and architecture(config).endswith("ForCausalLM"),
     reads="tokens",
     aggregation="mean",
     pair=("+", "-"),

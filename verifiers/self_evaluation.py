@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong
 from infer.generate.base import Generator
 from infer.tree import Aggregation
 from infer.verifiers.base import Scores
+from infer.verifiers.chat import Chat
 from infer.verifiers.readers import share
 
 PROMPT = """Problem:
@@ -28,27 +29,25 @@ class SelfEvaluation:
     stepwise = False
 
     def __init__(self, generator: Generator) -> None:
-        self._generator = generator
         self._reader = share(generator, ("Yes", "No"))
+        self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 
     async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        return self._reader.most([len(await self._prompt(question, steps, finished))])
+        return self._reader.most([len(self._prompt(question, steps, finished))])
 
     async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        tokens = await self._prompt(question, steps, finished)
-        return await self._reader.read(tokens, [len(tokens)])
-
-    async def _prompt(self, question: str, steps: Sequence[str], finished: bool) -> list[int]:
-        filled = {"question": question, "solution": "".join(steps).strip(), "so_far": "" if finished else " so far"}
-        tokens = await self._generator.encode([{"role": "user", "content": PROMPT.format(**filled)}])
-        assert isinstance(tokens, list)  # it shares its tokens with the reader, so it is no server
+        tokens = self._prompt(question, steps, finished)
         if len(tokens) > self._reader.max_context:
-            raise UserError(
+            raise TooLong(
                 f"a solution of {len(tokens)} tokens, with the question about it, is longer than the model's context "
                 f"of {self._reader.max_context}"
             )
-        return tokens
+        return await self._reader.read(tokens, [len(tokens)])
+
+    def _prompt(self, question: str, steps: Sequence[str], finished: bool) -> list[int]:
+        filled = {"question": question, "solution": "".join(steps).strip(), "so_far": "" if finished else " so far"}
+        return self._chat.encode(self._chat.text([{"role": "user", "content": PROMPT.format(**filled)}]))
 
     def describe(self) -> dict[str, Any]:
         return {"family": "self", "aggregation": self.aggregation, **self._reader.describe()}

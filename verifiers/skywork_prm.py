@@ -36,7 +36,7 @@ class SkyworkLayout:
 
 SKYWORK_PRM = Family(
     name="skywork-prm",
-    layout=SkyworkLayout,
+    layout=lambda tokenizer, _: SkyworkLayout(tokenizer),
     recognizes=lambda name, config: architecture(config) == "Qwen2ForPrmModel" or "skywork-o1-open-prm" in name,
     reads="head",
     aggregation="mean",

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from infer.errors import UserError
+from infer.run import load_record
 from infer.solution import Solution
 from infer.usage import Usage
 from infer.verifiers.answers import AnswerChecker
@@ -53,10 +54,10 @@ def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) 
         fresh.replace(file)
 
 
-def stamp_of(path: Path) -> bytes:
-    """What the side files say of the solutions they were made from."""
+def stamp_of(path: Path, method: str = "math") -> bytes:
+    """What the side files say of the solutions they were made from, and of how their answers were compared."""
     found = path.stat()
-    return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns}".encode()
+    return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns} {method}".encode()
 
 
 def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
@@ -79,8 +80,12 @@ def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def _load_all(folders: Sequence[Path], cache: bool) -> list[Columns]:
-    async with AnswerChecker() as checker:
-        return [await _load(folder, cache, checker) for folder in folders]
+    async with AnswerChecker("math") as math, AnswerChecker("exact") as exact:
+        return [await _load(folder, cache, exact if _judged_exactly(folder) else math) for folder in folders]
+
+
+def _judged_exactly(folder: Path) -> bool:
+    return (load_record(folder)["config"].get("rescored") or {}).get("answers") == "exact"
 
 
 async def _load(folder: Path, cache: bool, checker: AnswerChecker) -> Columns:
@@ -92,11 +97,11 @@ async def _load(folder: Path, cache: bool, checker: AnswerChecker) -> Columns:
     files = _side_files(folder)
     if cache:
         try:
-            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path) for file in files):
+            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path, checker.method) for file in files):
                 return pq.read_table(files[0]), files[1]
         except (OSError, pa.ArrowInvalid, KeyError, TypeError):
             pass  # not there, half written, or of something else: made anew
-    stamp = stamp_of(path)
+    stamp = stamp_of(path, checker.method)
     problems, candidates = await _columns(path, checker)
     if cache:
         try:

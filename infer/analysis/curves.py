@@ -119,7 +119,7 @@ def frontier(
 
     The first table: cost and accuracy of those that are not dominated (none is at most as dear and at least as
     accurate, and better in one), and `chosen`, the share of resamples in which they are not. The second: on `points`
-    costs, the accuracy of the best configuration that costs no more, a step function, and its band.
+    costs and those of the configurations, the accuracy of the best that costs no more, a step function, and its band.
     """
     accuracy, cost = _resampled(of, draws, seed)
     centre, price = of.correct.mean().to_numpy(), of.cost.mean().to_numpy()
@@ -137,7 +137,8 @@ def frontier(
         grid = np.geomspace(price.min(), price.max(), points)
         grid[0], grid[-1] = price.min(), price.max()  # not a rounding beside the points
     else:
-        grid = np.linspace(price.min(), price.max(), points) if price.min() < price.max() else price[:1]
+        grid = np.linspace(price.min(), price.max(), points)
+    grid = np.union1d(grid, price)  # the line steps up where a configuration is
     bands = percentiles(_envelope(cost, accuracy, grid), confidence)
     line = _envelope(price[None], centre[None], grid)[0]
     steps = {"cost": grid, "accuracy": line, "low": np.fmin(bands[0], line), "high": np.fmax(bands[1], line)}
@@ -247,8 +248,11 @@ def _undominated(cost: Array, accuracy: Array) -> Array:
     order = np.lexsort((-accuracy, cost), axis=-1)
     ordered = np.take_along_axis(accuracy, order, 1)
     before = np.maximum.accumulate(np.pad(ordered, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1)[:, :-1]
+    leader = np.maximum.accumulate(np.where(ordered > before, np.arange(cost.shape[1]), 0), axis=1)
+    costs = np.take_along_axis(cost, order, 1)
+    equals = (ordered == np.take_along_axis(ordered, leader, 1)) & (costs == np.take_along_axis(costs, leader, 1))
     kept = np.empty(cost.shape, dtype=bool)
-    np.put_along_axis(kept, order, ordered > before, 1)
+    np.put_along_axis(kept, order, equals, 1)
     return kept
 
 

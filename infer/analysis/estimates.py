@@ -56,9 +56,11 @@ def share(
     """The mean of values in [0, 1], with Wilson's interval at the size that the clusters are worth.
 
     The effective size is p (1 - p) / s^2, with s the standard error clustered by problem, corrected for the degrees of
-    freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). Where all values
-    are 0 or all are 1, s tells nothing: each problem counts as one observation. All of [0, 1] without any value.
-    With `weigh` "values" each value weighs the same, and s is the ratio estimator's.
+    freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). It is at least the
+    number of problems where these weigh the same, since no share varies more than a coin of its mean: with one answer
+    to each problem this is Wilson's interval itself, that of `infer.report.wilson`. Where all values are 0 or all are
+    1, s tells nothing: each problem counts as one observation. All of [0, 1] without any value. With `weigh` "values"
+    each value weighs the same, and s is the ratio estimator's.
     """
     sums, counts, missing = _clusters(values, problems)
     clusters = len(counts)
@@ -72,7 +74,8 @@ def share(
     variance = spread * clusters / (clusters - 1) if clusters > 1 else 0.0
     size = float(clusters)
     if 0 < centre < 1 and variance > 1e-20:  # above rounding
-        size = centre * (1 - centre) / variance * (z / t) ** 2
+        worth = centre * (1 - centre) / variance * (z / t) ** 2
+        size = max(size, worth) if weights.min() == weights.max() else worth
     middle = (centre + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(centre * (1 - centre) / size + z**2 / (4 * size**2))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
@@ -148,7 +151,8 @@ def compare(
 
     `low` and `high` are Bonett and Price's interval (2012, eq. 3), that of the differences with one problem more that
     only `a` solves and one that only `b` does: without, two configurations that agree on all problems would seem known
-    to be equal. With few problems that only one solves it is a little wide. The bootstrap has no such remedy.
+    to be equal. With few problems that only one solves it is a little wide; what lies beyond [-1, 1] is cut off. The
+    bootstrap has no such remedy.
     The costs of both are told, since a difference at unequal cost says little: `infer.analysis.curves.at_equal_cost`
     compares families of configurations there. Raises UserError for a configuration that is not there.
     """
@@ -175,7 +179,7 @@ def compare(
         gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
         p = mcnemar(gained, lost)
     cost_a, cost_b = (float(part.loc[shared].mean()) for part in costs)
-    bounds = middle - half, middle + half, float(low), float(high)
+    bounds = max(-1.0, middle - half), min(1.0, middle + half), float(low), float(high)
     return Difference(float(difference.mean()), *bounds, gained, lost, p, cost_a, cost_b, len(shared))
 
 

@@ -39,6 +39,8 @@ class Law:
     starts: Callable[[Array, Array], list[list[float]]]
     """Where the fit begins, given the points; the best end counts."""
     positive: tuple[str, ...] = ()
+    most: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """What parameters can be at most."""
     huber: float | None = None
     """Fit log y with Huber's loss of this threshold; None: y by least squares."""
 
@@ -93,6 +95,7 @@ SATURATING = Law(
         for alpha in (0.3, 1.0)
     ],
     positive=("scale", "alpha"),
+    most={"top": 1.0},
 )
 
 
@@ -109,8 +112,9 @@ def fit(
     """Fits a law to points. `x`: one row a column of the law, [columns, points] or [points]; `y`: [points].
 
     Intervals: with `replicates` [draws, points], the central ones of the law fitted to each; with `bootstrap`, to so
-    many resamples of the points; else by the delta method with Student's t. Raises UserError with fewer points than
-    parameters, or where nothing fits.
+    many resamples of the points; else by the delta method with Student's t, for positive parameters on their logarithm,
+    and cut off at what a parameter can be at most. Raises UserError with fewer points than parameters, or where nothing
+    fits.
     """
     points = np.atleast_2d(np.asarray(x, dtype=np.float64))
     values = np.asarray(y, dtype=np.float64)
@@ -132,7 +136,10 @@ def fit(
         low, high = percentiles(np.array(again), confidence)
     else:
         half = _delta(*residual_jacobian, count, width, confidence)
-        low, high = best - half, best + half
+        logged, most = _logged(law), _most(law)
+        with np.errstate(over="ignore"):  # without degrees of freedom they are infinite
+            low = np.where(logged, best * np.exp(-half), best - half)
+            high = np.minimum(np.where(logged, best * np.exp(half), best + half), most)
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(law.parameters)}
     return Fit(law, dict(zip(law.parameters, map(float, best), strict=True)), intervals, r2, count, confidence, best)
 
@@ -158,10 +165,11 @@ PARSCALE_PUBLISHED: Mapping[str, Mapping[str, float]] = {
 
 
 def _minimize(law: Law, x: Array, y: Array, starts: Sequence[Sequence[float]]) -> tuple[Array, tuple[Array, Array]]:
-    """The best parameters; residuals and Jacobian there, in the parameters themselves."""
+    """The best parameters; residuals and Jacobian there, by the logarithm of those that are positive."""
     from scipy.optimize import least_squares
 
-    logged = np.array([name in law.positive for name in law.parameters])
+    logged, most = _logged(law), _most(law)
+    bounds = -np.inf, np.where(logged, np.log(most), most)
 
     def plain(inner: Array) -> Array:
         return np.where(logged, np.exp(np.where(logged, np.clip(inner, -60, 60), 0)), inner)
@@ -174,16 +182,23 @@ def _minimize(law: Law, x: Array, y: Array, starts: Sequence[Sequence[float]]) -
 
     best = None
     for start in starts:
-        begin = np.array(start, dtype=np.float64)
+        begin = np.minimum(start, most)
         begin[logged] = np.log(np.maximum(begin[logged], 1e-20))
         options = {"loss": "huber", "f_scale": law.huber} if law.huber else {}
-        end = least_squares(residuals, begin, x_scale="jac", max_nfev=200, **options)
+        end = least_squares(residuals, begin, bounds=bounds, x_scale="jac", max_nfev=200, **options)
         if best is None or end.cost < best.cost:
             best = end
     if best is None or not np.isfinite(best.cost) or np.abs(residuals(best.x)).max() >= FAR:
         raise UserError(f"the {law.name} law does not fit these points")
-    found = plain(best.x)
-    return found, (residuals(best.x), best.jac / np.where(logged, found, 1.0))
+    return plain(best.x), (residuals(best.x), best.jac)
+
+
+def _logged(law: Law) -> Array:
+    return np.array([name in law.positive for name in law.parameters])
+
+
+def _most(law: Law) -> Array:
+    return np.array([law.most.get(name, np.inf) for name in law.parameters])
 
 
 def _refit(law: Law, x: Array, y: Array, start: Array) -> Array:

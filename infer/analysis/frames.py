@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from infer.analysis import columns
 from infer.errors import UserError, nearest
-from infer.run import VERSION
+from infer.run import load_record
 from infer.tree import Aggregation
 
 SETTINGS = ("model", "prm", "strategy", "options", "budget", "seed", "evalset")
@@ -214,24 +214,6 @@ def usage_columns(problems: pd.DataFrame) -> list[str]:
     told = {"correct", "chosen", "samples", "finished", *SETTINGS}
     numbers = [name for name in problems.select_dtypes("number").columns if name not in told]
     return [name for name in numbers if problems.empty or problems[name].notna().any()]
-
-
-def load_record(folder: Path) -> dict[str, Any]:
-    """A run's `run.json`. Raises UserError."""
-    path = folder / "run.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = record["version"]
-        if version > VERSION:
-            raise UserError(f"{path} was written by a newer infer (version {version}): upgrade infer to read it")
-        if version < VERSION:
-            raise UserError(f"{path} was written by an older infer (version {version}): read it with that one")
-        _ = record["config"].items(), record["facts"][-1].items()
-    except OSError as error:
-        raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{path} is no run's record: restore it, or leave this run out") from None
-    return record
 
 
 def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregation:

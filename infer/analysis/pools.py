@@ -7,11 +7,12 @@
 
 Each is the mean over all C(n, k) subsets of the pool, so it is unbiased for k independent samples. Ties between scores
 or between votes are broken uniformly; for votes that is what "the first seen wins" means over samples in random order.
-Majority votes are counted exactly; for weighted votes no such formula is known, so they are resampled. With fewer than
-k samples there is nothing to say: NaN.
+Majority votes are counted exactly; for weighted votes no such formula is known, so they are resampled for k above 1.
+With fewer than k samples there is nothing to say: NaN.
 
 Arrays have the shape [pools, n]: `correct` in {0, 1} (NaN: not graded, and so is the result), `score` (NaN: none, ranks
-last and has no vote), `group` the class of equal answers (-1: none, no vote). Results have the shape [pools, len(ks)].
+last and has no vote; where all are, there is nothing to choose by and the result is NaN), `group` the class of equal
+answers (-1: none, no vote). Results have the shape [pools, len(ks)].
 """
 
 import math
@@ -66,7 +67,8 @@ def at_k(
             case "pass":
                 values[rows] = pass_at_k(correct, ks)
             case "best":
-                scores = np.where(columns["finished"], columns[score], np.nan)
+                scores = columns[score]
+                scores = np.where(columns["finished"] | np.isnan(scores), scores, -np.inf)  # last, yet scored
                 values[rows] = best_at_k(correct, scores, ks)
             case "majority":
                 groups = np.where(columns["finished"], columns["group"], -1)
@@ -130,7 +132,8 @@ def best_at_k(correct: Array, score: Array, ks: Sequence[int]) -> Array:
     A sample shares the places of those with an equal score, and so their chance.
     """
     pools, n = correct.shape
-    score = np.where(np.isnan(score), -np.inf, score)
+    unscored = np.isnan(score)
+    score = np.where(unscored, -np.inf, score)
     order = np.argsort(-score, axis=1, kind="stable")
     score, correct = np.take_along_axis(score, order, 1), np.take_along_axis(correct, order, 1)
     first = np.ones((pools, n), dtype=bool)
@@ -141,7 +144,9 @@ def best_at_k(correct: Array, score: Array, ks: Sequence[int]) -> Array:
     for column, k in enumerate(ks):
         if 1 <= k <= n:
             weights[:, column] = [math.comb(n - r, k - 1) / math.comb(n, k) for r in range(1, n + 1)]
-    return np.asarray(shared[tied].reshape(pools, n) @ weights)
+    found = shared[tied].reshape(pools, n) @ weights
+    found[unscored.all(axis=1)] = np.nan
+    return np.asarray(found)
 
 
 def majority_at_k(correct: Array, group: Array, ks: Sequence[int]) -> Array:
@@ -179,11 +184,15 @@ def weighted_at_k(
     """The answer with the largest sum of scores among k, in `draws` random subsets of each pool.
 
     The standard error of each number is below 0.5 / sqrt(draws), and falls with the number of pools in a mean of them.
+    One sample alone wins if it has a vote: that is exact.
     """
     pools, n = correct.shape
     found = np.full((pools, len(ks)), np.nan)
-    possible = sorted({k for k in ks if 1 <= k <= n})
-    group = np.where(np.isnan(score), -1, group)
+    unscored = np.isnan(score)
+    group = np.where(unscored, -1, group)
+    for column in (column for column, k in enumerate(ks) if k == 1 <= n):
+        found[:, column] = np.where(group < 0, 0.0, correct).mean(axis=1, dtype=np.float64)
+    possible = sorted({k for k in ks if 1 < k <= n})
     width = int(group.max(initial=-1)) + 2  # the last column: no vote
     part = max(1, (1 << 22) // (draws * max(n, width)))
     for begin in range(0, pools, part):
@@ -211,7 +220,7 @@ def weighted_at_k(
             won = (leads * shares).sum(axis=2) / np.maximum(leads.sum(axis=2), 1)
             for column in (column for column, wanted in enumerate(ks) if wanted == k):
                 found[rows, column] = won.mean(axis=1)
-    found[np.isnan(correct).any(axis=1)] = np.nan
+    found[np.isnan(correct).any(axis=1) | unscored.all(axis=1)] = np.nan
     return found
 
 

@@ -13,21 +13,21 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from infer.analysis.frames import aggregation_of, load_record
+from infer.analysis.frames import aggregation_of
 from infer.cost import hardware
 from infer.cost.formulas import Serving
 from infer.cost.pricing import Pricing
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.evalsets import find as find_evalset
 from infer.generate.base import gather_or_cancel
-from infer.run import Run, read_solutions
+from infer.run import Run, load_record, read_solutions
 from infer.solution import Candidate, Solution
 from infer.strategies.choose import Choice, leader, tally
 from infer.trace import TracedNode, TracedSearch
 from infer.tree import Aggregation, aggregate, split_steps
 from infer.usage import Usage
 from infer.verifiers.answers import AnswerChecker
-from infer.verifiers.base import Verifier
+from infer.verifiers.base import Scores, Verifier
 
 
 async def rescore_run(
@@ -46,14 +46,23 @@ async def rescore_run(
     """Writes a run with the solutions of another one judged again, and says how many it added; see `rescore`.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `questions` are the
-    problems' texts by id; by default those of the run's evaluation set. A run that was cut off goes on where it
-    stopped. Raises UserError.
+    problems' texts by id; by default those of the run's evaluation set. What is not said anew stays as the run has it,
+    also where that was judged again itself. A run that was cut off goes on where it stopped. Raises UserError, before
+    there is a new run, where the old one can't be read or has nothing to choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}
     facts.pop("since", None)
-    answers = checker.method if checker.method != "math" else None
-    how = {"from": str(run), "choose": choose, "aggregation": aggregation, "answers": answers}
+    stored = read_solutions(run)
+    if choose is not None and (verifier is None or choose == "logprob"):
+        _check_choice(run, choose)
+    before = config.get("rescored") or {}
+    how = {
+        "from": str(run),
+        "choose": choose or before.get("choose"),
+        "aggregation": aggregation or before.get("aggregation"),
+        "answers": checker.method if checker.method != "math" else None,
+    }
     config = {**config, "rescored": how}
     if verifier is not None:
         config["prm"] = prm or "unnamed"
@@ -64,13 +73,12 @@ async def rescore_run(
             pricing = Pricing(hardware.find(config["hardware"]), Serving(batch=config["batch"]))
     added = 0
     with Run.open(out, config, facts) as fresh:
-        stored = (solution for solution in read_solutions(run) if solution.problem_id not in fresh.done)
         async for solution in rescore(
-            stored,
+            (solution for solution in stored if solution.problem_id not in fresh.done),
             checker,
             verifier=verifier,
             pricing=pricing,
-            aggregation=aggregation or aggregation_of(config, facts.get("verifier") or {}),
+            aggregation=aggregation_of(config, facts.get("verifier") or {}),
             choose=choose,
             questions=questions or {},
             concurrency=concurrency,
@@ -129,7 +137,8 @@ async def rescore_tree(
 ) -> Usage:
     """Puts another verifier's scores on all nodes of the problem's own tree, and says what they cost.
 
-    Parents are scored before their children, so a causal verifier computes each step once.
+    Parents are scored before their children, so a causal verifier computes each step once. What is too long for it has
+    no scores.
     """
 
     async def score(node: TracedNode, before: str) -> Usage:
@@ -138,7 +147,11 @@ async def rescore_tree(
         steps = split_steps(text, delimiter)
         usage = Usage()
         if len(steps) > known:
-            scores = await verifier.score(question, steps, known, node.finish == "end")
+            try:
+                scores = await verifier.score(question, steps, known, node.finish == "end")
+            except TooLong:
+                _forget(node)
+                return usage
             node.scores = scores.values
             usage = sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(scores.values)))
         elif node.parent is not None:
@@ -150,6 +163,13 @@ async def rescore_tree(
     return await score(tree.roots[0], "")
 
 
+def _forget(node: TracedNode) -> None:
+    """Takes the scores of a node and of all behind it away."""
+    node.scores = None
+    for child in node.children:
+        _forget(child)
+
+
 def questions_of(config: Mapping[str, Any]) -> dict[str, str]:
     """The texts of a run's problems by id, from its evaluation set. Raises UserError where that is gone."""
     if config.get("question") is not None:
@@ -157,6 +177,14 @@ def questions_of(config: Mapping[str, Any]) -> dict[str, str]:
     names = ("problem_column", "answer_column", "id_column", "split")
     evalset = find_evalset(config["on"], **{name: config.get(name) for name in names})
     return {problem.id: problem.prompt for problem in evalset.load()}
+
+
+def _check_choice(run: Path, choose: Choice) -> None:
+    """Raises UserError where no candidate of the run has what `choose` asks for. Most runs have it in their first."""
+    candidates = (candidate for solution in read_solutions(run) for candidate in solution.candidates)
+    if all(_strength(candidate, choose, "last") is None for candidate in candidates):
+        what = "log-probabilities" if choose == "logprob" else "scores"
+        raise UserError(f"{run} has no {what} to choose by: choose otherwise, or score it with a reward model")
 
 
 def _without_verifier(usage: Usage) -> Usage:
@@ -171,20 +199,21 @@ async def _scored(solution: Solution, verifier: Verifier, pricing: Pricing, ques
     question = questions.get(solution.problem_id)
     if question is None:
         raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
-    steps = [candidate.steps for candidate in solution.candidates]
-    results = await gather_or_cancel(
-        verifier.score(question, candidate.steps, 0, candidate.finished)
-        for candidate in solution.candidates
-        if candidate.steps
-    )
-    scored = iter(results)
-    candidates = [
-        candidate.model_copy(update={"scores": next(scored).values if own else []})
-        for candidate, own in zip(solution.candidates, steps, strict=True)
-    ]
-    spent = Usage(passes=sum(len(result.values) for result in results))
-    for call in (call for result in results for call in result.calls):
-        spent += pricing.usage(call, "verifier_")
+
+    async def score(candidate: Candidate) -> Scores | None:
+        if not candidate.steps:
+            return Scores([], [])
+        try:
+            return await verifier.score(question, candidate.steps, 0, candidate.finished)
+        except TooLong:
+            return None
+
+    results = await gather_or_cancel(score(candidate) for candidate in solution.candidates)
+    candidates, spent = [], Usage()
+    for candidate, scores in zip(solution.candidates, results, strict=True):
+        candidates.append(candidate.model_copy(update={"scores": scores.values if scores is not None else None}))
+        if scores is not None:
+            spent += sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(scores.values)))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
     return solution.model_copy(update={"candidates": candidates, "usage": usage})

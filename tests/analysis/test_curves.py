@@ -36,14 +36,23 @@ def test_frontier_is_what_no_other_beats() -> None:
         accuracies = (rng.integers(0, 6, 7) / 5).tolist()
         of = made(costs, accuracies, problems=5)
         best, steps = frontier(of, draws=20, points=40)
-        kept = set(zip(best["cost"], best["accuracy"], strict=True))
+        kept = sorted(zip(best["cost"], best["accuracy"], strict=True))
         everything = list(zip(costs, accuracies, strict=True))
         beaten = {(c, a) for c, a in everything if any(d <= c and b >= a and (d, b) != (c, a) for d, b in everything)}
-        assert kept == set(everything) - beaten
+        assert kept == sorted(point for point in everything if point not in beaten)  # equal ones all of them
+        assert set(costs) <= set(steps["cost"])
         for cost, accuracy in zip(steps["cost"], steps["accuracy"], strict=True):
             assert accuracy == max(a for c, a in everything if c <= cost)
         assert (steps["low"] <= steps["accuracy"]).all()
         assert (steps["high"] >= steps["accuracy"]).all()
+
+
+def test_configurations_that_are_equal_are_on_the_frontier_together() -> None:
+    best, steps = frontier(made([10, 20, 20, 20, 30], [0.5, 0.6, 0.6, 0.55, 0.6]), draws=200)
+    assert best["configuration"].tolist() == ["a", "b", "c"]
+    assert best["chosen"].tolist() == [1, 1, 1]
+    at = steps.set_index("cost")["accuracy"]
+    assert at[[10, 20, 30]].tolist() == [0.5, 0.6, 0.6]  # the line goes through its points
 
 
 def test_a_frontier_of_one_point() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -76,13 +77,23 @@ def test_coverage_of_means_and_of_the_bootstrap() -> None:
     assert 0.925 <= bootstrap / DRAWS <= 0.97  # percentiles of a skewed mean are a little short
 
 
-def test_one_run_of_each_problem_has_nearly_wilsons_interval() -> None:
-    for correct, total in ((250, 500), (430, 500), (1900, 2000)):
-        estimate = share(np.arange(total) < correct, np.arange(total))
-        assert (estimate.low, estimate.high) == pytest.approx(wilson(correct, total), abs=3e-4)
-    for correct, total in ((0, 30), (30, 30)):  # no spread to tell from: each problem one observation
-        estimate = share(np.arange(total) < correct, np.arange(total))
+@pytest.mark.parametrize("weigh", ["problems", "values"])
+def test_one_run_of_each_problem_has_wilsons_interval(weigh: Literal["problems", "values"]) -> None:
+    """What `infer show` says of a run is what `infer report` says of it."""
+    for correct, total in ((69, 80), (1, 3), (430, 500), (1900, 2000), (0, 30), (30, 30)):
+        estimate = share(np.arange(total) < correct, np.arange(total), weigh=weigh)
         assert (estimate.low, estimate.high) == pytest.approx(wilson(correct, total), abs=1e-12)
+
+
+@pytest.mark.parametrize(("problems", "chance"), [(20, 0.5), (50, 0.85), (80, 0.9), (300, 0.97)])
+def test_coverage_of_one_run_of_each_problem(problems: int, chance: float) -> None:
+    """Exact, summed over all counts: Wilson's interval is a little off for single numbers of problems."""
+    from scipy.stats import binom
+
+    counts = np.arange(problems + 1)
+    intervals = [share(np.arange(problems) < count, np.arange(problems)) for count in counts]
+    held = np.array([one.low <= chance <= one.high for one in intervals])
+    assert 0.92 <= float(binom.pmf(counts, problems, chance) @ held) <= 0.98
 
 
 def test_seeds_of_a_problem_are_no_new_problems() -> None:
@@ -141,6 +152,18 @@ def test_paired_differences(tmp_path: Path) -> None:
     runs = read([paths[0], write_run(tmp_path / "c", [solution("other", ["7"])], strategy="c")])
     with pytest.raises(UserError, match="no problem in common"):
         compare(runs, "a", "c")
+
+
+def test_a_difference_is_at_most_one(tmp_path: Path) -> None:
+    paths = [
+        write_run(tmp_path / name, [solution(f"p{index}", [answer]) for index in range(3)], strategy=name)
+        for name, answer in (("a", "1"), ("b", "7"))
+    ]
+    runs = read(paths)
+    up, down = compare(runs, "a", "b"), compare(runs, "b", "a")
+    assert (up.mean, up.high) == (1, 1)
+    assert (down.mean, down.low) == (-1, -1)
+    assert up.low == -down.high < 0.5
 
 
 def test_configurations_that_agree_on_all_problems_may_still_differ(tmp_path: Path) -> None:

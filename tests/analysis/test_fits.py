@@ -68,6 +68,32 @@ def test_saturating_law_is_recovered() -> None:
     assert found([100.0])[0] == pytest.approx(0.8 - 0.125**0.6, rel=1e-5)
 
 
+def test_a_saturating_law_ends_at_all_problems_solved() -> None:
+    """A curve that does not bend yet: the scatter would have it end far above 1."""
+    cost = np.geomspace(10, 1e4, 8)
+    found = fit(SATURATING, cost, 0.1 + 0.2 * np.log10(cost))
+    assert 0.9 < found.parameters["top"] <= 1
+    assert found.intervals["top"][1] <= 1
+    assert found.r2 > 0.95
+    rows = 0.1 + 0.2 * np.log10(cost) + np.random.default_rng(3).normal(0, 0.02, (20, 8))
+    assert fit(SATURATING, cost, rows[0], replicates=rows).intervals["top"][1] <= 1
+    solved = fit(SATURATING, cost, np.append(1 - (2 / cost[:-1]) ** 0.8, 1.0))  # a point at the end itself
+    assert solved.parameters["top"] == pytest.approx(1, abs=1e-3)
+
+
+def test_what_is_positive_has_a_positive_interval() -> None:
+    """The scale of a curve that saturates at once is known to an order of magnitude."""
+    cost = np.geomspace(50, 5e4, 8)
+    noise = np.random.default_rng(0).normal(0, 0.02, 8)
+    found = fit(SATURATING, cost, 0.8 - (5 / cost) ** 0.6 + noise)
+    for name in ("scale", "alpha"):
+        low, high = found.intervals[name]
+        value = found.parameters[name]
+        assert 0 < low < value < high
+        assert low * high == pytest.approx(value**2)
+    assert fit(SATURATING, [1, 10, 100], [0.1, 0.3, 0.4]).intervals["alpha"] == (0, np.inf)  # three points, exactly
+
+
 def test_intervals_from_replicates_and_from_resampled_points() -> None:
     """Points that all shift together: their scatter says nothing of it, the replicates do."""
     rng = np.random.default_rng(1)

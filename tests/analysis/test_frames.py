@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from infer.analysis import read
-from infer.analysis.columns import CACHE
+from infer.analysis.columns import CACHE, stamp_of
 from infer.analysis.frames import labels
 from infer.errors import UserError
 from infer.tree import aggregate
@@ -154,6 +155,22 @@ def test_the_side_file_follows_the_solutions(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1))
     assert (read([folder]).problems["generated"] >= 100).all()
     assert {file.suffix for file in (folder / CACHE).iterdir()} == {".parquet"}
+
+
+def test_candidates_are_compared_as_their_run_was_judged(tmp_path: Path) -> None:
+    """1/2 and 0.5 are the same for math-verify alone; a side file of one kind is none of the other."""
+    one = solution("p", ["1/2", "0.5"], reference="1/2")
+    exact = write_run(tmp_path / "exact", [one], rescored={"from": "a", "answers": "exact"})
+    usual = write_run(tmp_path / "usual", [one], rescored={"from": "a", "answers": None})
+    for _ in range(2):  # from the solutions, and from the side files
+        candidates = read([exact, usual]).candidates()
+        assert candidates["correct"].tolist() == [1, 0, 1, 1]
+        assert candidates["group"].tolist() == [0, 1, 0, 0]
+    for file in (exact / CACHE).iterdir():
+        table = pq.read_table(usual / CACHE / file.name)
+        stamp = stamp_of(exact / "solutions.jsonl", "math")
+        pq.write_table(table.replace_schema_metadata({b"infer": stamp}), file)
+    assert read([exact]).candidates()["correct"].tolist() == [1, 0]
 
 
 def test_any_count_of_usage_is_a_unit(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def winners_share(votes: dict[int, float], members: dict[int, list[int]], correc
 
 def vote(correct: Array, group: Array, weight: Array) -> Callable[[Sequence[int]], float]:
     def value(subset: Sequence[int]) -> float:
+        if np.isnan(weight).all():
+            return math.nan
         votes: dict[int, float] = {}
         members: dict[int, list[int]] = {}
         for index in subset:
@@ -46,6 +48,8 @@ def vote(correct: Array, group: Array, weight: Array) -> Callable[[Sequence[int]
 
 def best(correct: Array, score: Array) -> Callable[[Sequence[int]], float]:
     def value(subset: Sequence[int]) -> float:
+        if np.isnan(score).all():
+            return math.nan
         known = [-math.inf if math.isnan(score[index]) else score[index] for index in subset]
         return float(np.mean([correct[i] for i, own in zip(subset, known, strict=True) if own == max(known)]))
 
@@ -81,7 +85,7 @@ def test_pass_best_and_majority_equal_the_mean_over_all_subsets() -> None:
                 "majority": enumerate_subsets(n, k, vote(correct, group, np.ones(n))),
             }
             for how, value in expected.items():
-                assert exact[how][k - 1] == pytest.approx(value, abs=1e-12), (how, k)
+                assert exact[how][k - 1] == pytest.approx(value, abs=1e-12, nan_ok=True), (how, k)
 
 
 def test_weighted_votes_are_those_of_all_subsets_within_the_error_of_resampling() -> None:
@@ -93,8 +97,10 @@ def test_weighted_votes_are_those_of_all_subsets_within_the_error_of_resampling(
         ks = list(range(1, n + 1))
         found = weighted_at_k(correct[None], group[None], score[None], ks, draws=draws, rng=rng)[0]
         off += [found[k - 1] - enumerate_subsets(n, k, vote(correct, group, score)) for k in ks]
-    assert np.max(np.abs(off)) < 5 * 0.5 / math.sqrt(draws)  # five standard errors at most
-    assert abs(np.mean(off)) < 4 * 0.5 / math.sqrt(draws * 25)
+        assert np.isnan(found).all() == np.isnan(score).all()
+        assert not abs(off[-n]) > 1e-12  # one sample alone: exact
+    assert np.nanmax(np.abs(off)) < 5 * 0.5 / math.sqrt(draws)  # five standard errors at most
+    assert abs(np.nanmean(off)) < 4 * 0.5 / math.sqrt(draws * 25)
 
 
 def test_weighted_votes_of_equal_weight_are_majority_votes() -> None:
@@ -160,6 +166,30 @@ def test_the_whole_pool_chooses_as_the_strategy_did(tmp_path: Path) -> None:
     assert at_k(runs, "majority", [4]).iloc[0, 0] == 1
     assert at_k(runs, "weighted", [4], draws=5).iloc[0, 0] == 1
     assert at_k(runs, "best", [4]).iloc[0, 0] == 0.5  # two tie at 0.3
+
+
+def test_one_sample_alone_gives_the_same_however_it_is_chosen(tmp_path: Path) -> None:
+    """What is cut off has no vote, and here is wrong as well."""
+    solutions = random_solutions(40, 8)
+    cut_off = {"finished": False, "answer": None}
+    candidates = [one.model_copy(update=cut_off) for one in solutions[0].candidates[:3]]
+    solutions[0] = solutions[0].model_copy(update={"candidates": [*candidates, *solutions[0].candidates[3:]]})
+    runs = read([write_run(tmp_path / "a", solutions)])
+    expected = at_k(runs, "pass", [1])[1].tolist()
+    for how in ("best", "majority", "weighted"):
+        assert at_k(runs, how, [1], draws=3)[1].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_any_score_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
+    """A run with scores beside one without; what was scored but cut off all the same is a failure, not missing."""
+    scored = [solution("a", ["7", "1"], scores=[[0.9], [0.1]], finished=[done, done]) for done in (True, False)]
+    scored[1] = scored[1].model_copy(update={"problem_id": "b"})
+    voted = [solution("a", ["7", "1"]), solution("b", ["7", "7"])]
+    runs = read([write_run(tmp_path / "scored", scored), write_run(tmp_path / "voted", voted, options={"n": 2})])
+    for how, values in (("best", [1, 0.5]), ("weighted", [1, 0])):
+        found = at_k(runs, how, [1, 2], draws=3)
+        assert found[2].tolist() == pytest.approx([*values, math.nan, math.nan], nan_ok=True)
+        assert found[1].isna().tolist() == [False, False, True, True]
 
 
 def test_only_samples_drawn_in_one_piece_are_independent(tmp_path: Path) -> None:

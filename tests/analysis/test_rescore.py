@@ -1,6 +1,8 @@
 """Judging stored solutions again: against the strategies' own choice, and with a verifier whose scores are known."""
 
 import asyncio
+import io
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -10,11 +12,14 @@ from subprocess import DEVNULL
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from infer.analysis import read
 from infer.analysis.rescore import questions_of, rescore, rescore_run, rescore_tree
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
+from infer.report import Tally, print_summary
+from infer.run import read_solutions
 from infer.search import Search
 from infer.solution import Candidate, Solution
 from infer.strategies.astar import AStarOptions, astar
@@ -114,6 +119,19 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
     assert math.isnan(problem["eflops"])  # of a verifier whose sizes are not known
 
 
+async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> None:
+    class Short(Lengths):
+        async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+            if len(steps) > 1:
+                raise TooLong("a solution of two steps")
+            return await super().score(question, steps, known, finished)
+
+    stored = solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0)
+    (again,) = await collect([stored], verifier=Short(), choose="prm", questions={"p": "one"})
+    assert [candidate.scores for candidate in again.candidates] == [None, [len("oneso\n\n") % 17 / 17], []]
+    assert (again.chosen, again.answer, again.usage.passes) == (1, "7", 1)
+
+
 async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
     stored = random_solutions(3, 2)
     texts = {one.problem_id: "7" for one in stored}
@@ -125,6 +143,69 @@ async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
         assert first.usage.generated == original.usage.generated
         assert first.usage.eflops is not None
         assert second.usage.eflops is None  # the first one's share is not told apart
+
+
+async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> None:
+    """FLOPs are known, eFLOPs and device time no more."""
+    texts = {f"p{index}": "7" for index in range(3)}
+    first = await collect(random_solutions(3, 2), verifier=toy.ToyVerifier(), questions=texts)
+    folder = write_run(tmp_path / "a", first)
+    async with AnswerChecker("exact") as checker:
+        await rescore_run(folder, tmp_path / "b", checker, verifier=toy.ToyVerifier(), questions=texts)
+    tally = Tally()
+    for one in read_solutions(tmp_path / "b"):
+        tally.add(one)
+    screen = Console(file=io.StringIO(), width=80)
+    print_summary(screen, tally, path=tmp_path / "b")
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "FLOPs" in text
+    assert "eFLOPs" not in text
+
+
+async def test_a_run_judged_again_twice_stays_as_it_was_judged_first(tmp_path: Path) -> None:
+    """0.9, 0.1 or 0.4, 0.4: the first by its mean, the second by its least."""
+    folder = write_run(tmp_path / "a", [solution("p", ["1", "7"], scores=[[0.9, 0.1], [0.4, 0.4]], chosen=1)])
+    async with AnswerChecker() as checker:
+        await rescore_run(folder, tmp_path / "mean", checker, aggregation="mean", choose="prm")
+        await rescore_run(tmp_path / "mean", tmp_path / "again", checker, choose="prm")
+        await rescore_run(tmp_path / "again", tmp_path / "kept", checker)
+        await rescore_run(tmp_path / "kept", tmp_path / "min", checker, aggregation="min", choose="weighted")
+    runs = read([tmp_path / name for name in ("mean", "again", "kept", "min")])
+    assert runs.runs["aggregation"].tolist() == ["mean", "mean", "mean", "min"]
+    assert runs.problems["answer"].tolist() == ["1", "1", "1", "7"]
+    found = {name: record["config"]["rescored"] for name, record in runs.records.items()}
+    assert found["kept"] == {**found["mean"], "from": str(tmp_path / "again")}
+    assert found["min"] == {**found["mean"], "from": str(tmp_path / "kept"), "aggregation": "min", "choose": "weighted"}
+
+
+@pytest.mark.parametrize("choose", ["prm", "weighted", "logprob"])
+async def test_a_run_that_has_nothing_to_choose_by_is_refused(choose: Choice, tmp_path: Path) -> None:
+    stored = [solution("p", ["7", "1"]), solution("q", ["1", "7"], scores=[[], []])]
+    folder = write_run(tmp_path / "a", stored, prm=None)
+    what = "log-probabilities" if choose == "logprob" else "scores"
+    async with AnswerChecker() as checker:
+        with pytest.raises(UserError, match=f"a has no {what} to choose by"):
+            await rescore_run(folder, tmp_path / "b", checker, choose=choose)
+        assert not (tmp_path / "b").exists()
+        if choose != "logprob":  # scores come with a verifier, and those of one problem are enough
+            texts = dict.fromkeys("pq", "why?")
+            await rescore_run(folder, tmp_path / "b", checker, choose=choose, verifier=Lengths(), questions=texts)
+            write_run(folder, [solution("r", ["7"], scores=[[0.5]])], prm=None)
+            assert await rescore_run(folder, tmp_path / "c", checker, choose=choose) == 3
+
+
+@pytest.mark.parametrize("damage", ["no solutions", "an older version"])
+async def test_what_can_not_be_read_leaves_no_new_run_behind(damage: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(2, 2))
+    if damage == "no solutions":
+        (folder / "solutions.jsonl").unlink()
+    else:
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**record, "version": 0}))
+    async with AnswerChecker() as checker:
+        with pytest.raises(UserError, match="has no solutions" if damage == "no solutions" else "older infer"):
+            await rescore_run(folder, tmp_path / "b", checker)
+    assert not (tmp_path / "b").exists()
 
 
 async def test_another_checker_grades_again() -> None:
@@ -190,6 +271,18 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
     assert len(scored) > 10
     assert [node.scores for node in scored] == [stored[node.id] for node in scored]
     assert usage.passes >= search.usage.passes
+
+    class Short(toy.ToyVerifier):
+        async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+            if len(steps) > 1:
+                raise TooLong("a solution of two steps")
+            return await super().score(question, steps, known, finished)
+
+    await rescore_tree(tree, "7", Short(), setting.delimiter, pricing=setting.pricing)
+    assert {node.scores is None for node in nodes} == {True, False}
+    for node in nodes:  # the second step and all behind it
+        deep = node.parent is not None and node.parent.parent is not None and "\n\n" in node.parent.text
+        assert not deep or node.scores is None
 
 
 @pytest.mark.models

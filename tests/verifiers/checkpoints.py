@@ -4,14 +4,17 @@ Weights are random, wide enough that scores differ from step to step. Nothing he
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import BertConfig, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from infer.nano import checkpoint
 
 CONTEXT = 4096
 SIZES: dict[str, Any] = {
@@ -46,6 +49,12 @@ LLAMA_CHAT = (
     "{{ (message['content'] | trim) + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+R1_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}"
+    "{% else %}{{ '<｜Assistant｜>' + message['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
+)
 # how GPT-4's, Llama 3's and Qwen's tokenizers cut a text before they merge
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
 PIECES = WORDS + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -74,6 +83,12 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
 def llama_tokenizer() -> PreTrainedTokenizerFast:
     special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     return byte_level(special, LLAMA_CHAT, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+
+
+def r1_tokenizer() -> PreTrainedTokenizerFast:
+    """DeepSeek-R1-Distill's, which GenPRM and ThinkPRM began as."""
+    special = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>"]
+    return byte_level(special, R1_CHAT, bos_token=special[0], eos_token=special[1])
 
 
 def mistral_tokenizer() -> PreTrainedTokenizerFast:
@@ -149,3 +164,53 @@ def rlhflow_prm(folder: Path) -> Path:
 
 def math_shepherd(folder: Path) -> Path:
     return causal(folder, mistral_tokenizer(), MistralConfig, 6)
+
+
+# Checkpoints that something is wrong with.
+
+
+def bert(folder: Path) -> Path:
+    """Two labels, but a model that is not causal."""
+    tokenizer = qwen_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return _save(folder, tokenizer, config, model.state_dict(), architectures=["BertForSequenceClassification"])
+
+
+def upside_down(folder: Path) -> Path:
+    """The first label is the good one."""
+    tokenizer = qwen_tokenizer()
+    config = Qwen2Config(vocab_size=len(tokenizer), **SIZES, id2label={0: "POSITIVE", 1: "NEGATIVE"})
+    model = AutoModelForSequenceClassification.from_config(config)
+    return _save(folder, tokenizer, config, model.state_dict(), architectures=["Qwen2ForSequenceClassification"])
+
+
+def torn(folder: Path) -> Path:
+    """Half of the weights' file."""
+    file = outcome(folder) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return folder
+
+
+def no_tokenizer(folder: Path) -> Path:
+    """transformers makes one of nothing."""
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(checkpoint("nano-prm-s") / name, folder / name)
+    return folder
+
+
+def one_turn(folder: Path) -> Path:
+    tokenizer = llama_tokenizer()
+    tokenizer.chat_template = "{{ '### Instruction:\n' + messages[-1]['content'] + '\n### Response:\n' }}"
+    return causal(folder, tokenizer, LlamaConfig, 3)
+
+
+def refusing(folder: Path) -> Path:
+    tokenizer = llama_tokenizer()
+    tokenizer.chat_template = (
+        "{{ raise_exception('Only one message') if messages|length > 1 else messages[0].content }}"
+    )
+    return causal(folder, tokenizer, LlamaConfig, 3)

@@ -55,6 +55,22 @@ FOREVER = "9^{9^{9^9}}"
         ("**Answer**: **42**", "42"),
         ("Answer: Monday", "Monday"),
         ("Answer:\n\n-3", "-3"),
+        ("The final answer is:\n\n$$\n\\frac{1}{2}\n$$\n\nDone.", r"\frac{1}{2}"),
+        (
+            "The final answer is:\n\\[\n\\begin{matrix} 1 \\\\[2pt] 2 \\end{matrix}\n\\]",
+            r"\begin{matrix} 1 \\[2pt] 2 \end{matrix}",
+        ),
+        (r"**Answer:** \(\frac{1}{2}\), not \(2\).", r"\frac{1}{2}"),
+        (r"The answer is $\$18$, not $\$20$.", r"\$18"),
+        ("The answer is $18 and not $20.", "$18 and not $20"),
+        ("The answer is 5. That is, the answer is:\n$$\n\\frac{1", "5"),
+        ("Answer: ____", None),
+        ("The answer is **.", None),
+        ("The answer is ∞.", "∞"),
+        (r"The answer is $\{\}$.", r"\{\}"),
+        ("The answer is 5.\n\nWe get 5 again, so the answer is correct.", "5"),
+        ("The answer is 5. My first answer is wrong. My answer is **right**!", "5"),
+        ("The answer is correct.", None),
         ("I do not know", None),
         ("", None),
     ],
@@ -158,6 +174,51 @@ x \in [-2,7] | [-2,7]
 2516_8 | 2516
 \text{June 20} | June 20
 x+1=0 | x=-1
+6 - 5i | 6 - 5 i
+1+274i | 1 + 274\,i
+2+3i | 3i+2
+2i | 2 \cdot i
+\frac{i}{2} | 0.5i
+18 | 18 dollars
+18 | \$18 per day
+18 | $18.00
+18 | 18 eggs
+18 | \text{18 points}
+18 | 18~\text{cups of sugar}
+18 | 18 years old
+18 | 18 times
+18 | 18 degrees
+18 | 18 percent
+18 dollars | 18
+18 \text{ dollars} | 18 dollars
+1000 | 1,000 dollars
+0.5 | .5 cups
+-3 | -3 points
+5 | 5 km/h
+5 | 5\,\mathrm{km}/\mathrm{h}
+5 | 5 dollars/hour
+5 | 5 cm^3
+5 | 5 cm²
+5 | 5 sq. ft.
+371 | 371 \pmod{1000}
+371 | 371 (mod 1000)
+\frac{100}{3}\% | 33\frac13\%
+17.5\% | 17\frac{1}{2} \%
+\frac{5}{3} | 1.\overline{6}
+\frac{1}{6} | 0.1\overline{6}
+-\frac{1}{3} | -.\overline{3}
+5 | \boldsymbol{5}
+\infty | ∞
+(-\infty,3] | (-∞, 3]
+\emptyset | \varnothing
+\emptyset | ∅
+x^2 | x²
+(1,2,3) | \langle 1,2,3\rangle
+(1,2) | \left\langle 1, 2 \right\rangle
+1,1,2 | 2, 1, 1
+\{1,1,2\} | \{1,2\}
+\{(1,2),(3,4)\} | (3,4),(1,2)
+4210_{5} | 4210_5
 """
 
 DIFFERENT = r"""
@@ -195,6 +256,43 @@ i | -i
 50\% | 5000\%
 0.9999999 | 1
 \infty | -\infty
+6-5i | 6+5 i
+5 | 5 i
+18 | 19 dollars
+18 | 180 dollars
+18 | -18 dollars
+1 | 1,000 dollars
+18 | 18 or 19
+18 | 18 or more
+18 | 18 mod 5
+18 | 18 thousand
+18 | 18 million dollars
+18 | 18 dozen
+18 | 18 hundredths
+18 | 18 and a half
+18 | 18 dollars and fifty cents
+18 | 18 dollars 50 cents
+18 | 18 degrees below zero
+2 | 2 pi
+3 | 3 x
+3 | 3 xy
+3 | 3 abc
+5 | 5 over 2
+5 | 5 over two
+5 | 5 squared
+5 | 5 sin x
+5 | 5 sin theta
+3 | 18 \pmod{5}
+371 \pmod{1000} | 371 \pmod{999}
+33\frac13\% | 34\frac13\%
+0.3 | 0.\overline{3}
+0.1\overline{6} | 0.\overline{16}
+1,1,2 | 1,2
+1,2 | 1,1,2
+10,10 | 10
+(1,2) | \{1,2\}
+\{1,2\} | (1,2)
+2516_8 | 2516_9
 """
 
 # what we do now, against common sense: reference, answer, our verdict, and what is the matter
@@ -202,7 +300,12 @@ DISAGREEMENTS = [
     (r"100,200", "100200", True, "a list of two numbers of three digits reads as one number with a separator"),
     (r"11_2", "11", True, "the base is dropped"),
     (r"11_2", "3", False, "for the same reason"),
+    (r"12", r"12_3", True, "for the same reason"),
     (r"5 \text{ cm}", r"5 \text{ m}", True, "units are dropped, whatever they are"),
+    (r"18", r"18\text{ million}", True, "for the same reason"),
+    (r"5", r"5\text{ or so}", True, "for the same reason"),
+    (r"5", "5t", True, "for the same reason: a variable that ends an answer may be read as a unit"),
+    (r"1,1,2", "1,2,2", True, "lists are compared as sets, apart from how many items repeat another"),
     (r"(1,2)", "1,2", True, "an ordered pair is not a list"),
     (r"12:30", r"\frac{2}{5}", True, "a time reads as a ratio"),
     (r"\text{no solution}", r"\emptyset", False, "words for a thing are not the thing"),

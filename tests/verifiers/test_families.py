@@ -6,16 +6,19 @@ on transformers are all held against the card's.
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.models import open_verifier
 from infer.verifiers.base import Scores, Verifier
+from infer.verifiers.readers import VLLMHead, VLLMTokens
 
 pytestmark = pytest.mark.models
 
@@ -276,7 +279,7 @@ async def test_the_familys_own_tag_in_a_step_is_text(opened: Opened) -> None:
 
 async def test_a_solution_longer_than_the_context_is_an_error_and_not_cut(opened: Opened) -> None:
     for verifier in opened.verifiers.values():
-        with pytest.raises(UserError, match=r"a solution of \d+ tokens is longer than .* context of 409[56]"):
+        with pytest.raises(TooLong, match=r"a solution of \d+ tokens is longer than .* context of 409[56]"):
             await verifier.score("Too long?", ["so so so so " * 2000], 0, True)
 
 
@@ -333,6 +336,12 @@ async def test_a_probability_that_bfloat16_rounds_to_zero_is_still_a_score(tmp_p
         ("rlhflow_prm", "", "is a LlamaForCausalLM, which does not tell its family: .* math-shepherd, gen-prm"),
         ("math_shepherd", "rlhflow-prm:", "has no chat template"),
         ("skywork_prm", "qwen-prm:", "lacks 4 weights"),
+        ("bert", "", "is a BertForSequenceClassification, which has no `score` head"),
+        ("upside_down", "", "has the labels .POSITIVE. and .NEGATIVE. .*: the second has to mean correct"),
+        ("torn", "", "can.t be loaded: .*incomplete metadata"),
+        ("no_tokenizer", "", "has no tokenizer"),
+        ("one_turn", "rlhflow-prm:", "does not keep the turns of a conversation"),
+        ("refusing", "rlhflow-prm:", "refuses what its family needs: Only one message"),
     ],
 )
 async def test_another_familys_checkpoint_is_an_error_of_one_line(
@@ -344,6 +353,43 @@ async def test_another_familys_checkpoint_is_an_error_of_one_line(
     with pytest.raises(UserError, match=says) as error:
         await open_verifier(f"{named}{folder}", "transformers")
     assert "\n" not in str(error.value)
+
+
+async def test_a_server_whose_model_has_no_tokenizer_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infer.verifiers.served import Connection
+    from tests.verifiers import checkpoints
+
+    class Served:
+        source = str(checkpoints.no_tokenizer(tmp_path / "empty"))
+
+        async def close(self) -> None: ...
+
+    async def connect(url: str, **_: Any) -> Any:
+        return Served()
+
+    monkeypatch.setattr(Connection, "connect", connect)
+    with pytest.raises(UserError, match="has no tokenizer"):
+        await open_verifier("http://127.0.0.1:9", "transformers")
+    (tmp_path / "empty" / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="empty can't be loaded"):
+        await open_verifier("http://127.0.0.1:9", "transformers")
+
+
+@pytest.mark.parametrize("reader", [lambda engine: VLLMHead(engine), lambda engine: VLLMTokens(engine, ("+", "-"))])
+def test_an_engine_without_a_tokenizer(reader: Any) -> None:
+    engine = SimpleNamespace(tokenizer=SimpleNamespace(encode=lambda text: [], name_or_path="/model"))
+    with pytest.raises(UserError, match="model /model has no tokenizer"):
+        reader(engine)
+
+
+async def test_an_outcome_model_that_pads_with_its_end_token(tmp_path: Path) -> None:
+    from tests.verifiers.checkpoints import outcome
+
+    config = outcome(tmp_path) / "config.json"
+    end = load(tmp_path, "AutoModelForSequenceClassification")[1].eos_token_id
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token_id": end}))
+    verifier = await open_verifier(str(tmp_path), "transformers", dtype="float32")
+    assert (await in_one(verifier, PLAIN)).values == pytest.approx(outcome_card(tmp_path, PLAIN), abs=1e-4)
 
 
 async def test_layouts_of_prefixes_are_prefixes_of_layouts(opened: Opened) -> None:

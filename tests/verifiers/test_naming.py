@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from infer.cost.pricing import Call
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.models import Judging, open_verifier, parse_verifier
 from infer.tree import aggregate
 from infer.usage import BudgetSpent
 from infer.verifiers.base import Scores, Verifier
 from infer.verifiers.ensemble import Ensemble
 from infer.verifiers.families import recognize
+from infer.verifiers.prm import numbered
 from infer.verifiers.readers import log_odds, sigmoid
 from tests import toy
 
@@ -27,7 +28,7 @@ from tests import toy
         ("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", {"architectures": ["LlamaForCausalLM"]}, "rlhflow-prm"),
         ("RLHFlow/Llama3.1-8B-PRM-Mistral-Data", {"architectures": ["LlamaForCausalLM"]}, "rlhflow-prm"),
         ("peiyi9979/math-shepherd-mistral-7b-prm", {"architectures": ["MistralForCausalLM"]}, "math-shepherd"),
-        ("x", {"architectures": ["MistralForCausalLM"], "_name_or_path": "a/math-shepherd-x"}, "math-shepherd"),
+        ("x", {"architectures": ["MistralForCausalLM"], "_name_or_path": "a/math-shepherd-x-prm"}, "math-shepherd"),
         (
             "Skywork/Skywork-Reward-V2-Llama-3.1-8B",
             {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}},
@@ -49,6 +50,18 @@ def test_families_are_told(model: str, config: dict[str, Any], family: str) -> N
         ({"architectures": ["BertForSequenceClassification"], "id2label": dict.fromkeys(range(5))}, "with 5 labels"),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "LlamaForRewardModelWithGating"),
         ({}, "a ?, which"),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "_name_or_path": "/home/u/genprm-runs/Qwen2.5-7B"},
+            "Qwen2ForCausalLM",
+        ),
+        (
+            {"architectures": ["MistralForCausalLM"], "_name_or_path": "peiyi9979/math-shepherd-mistral-7b-rl"},
+            "Mistral",
+        ),
+        (
+            {"architectures": ["LlamaForTokenClassification"], "_name_or_path": "x/llama3.1-8b-prm"},
+            "TokenClassification",
+        ),
     ],
 )
 def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says: str) -> None:
@@ -127,6 +140,26 @@ def test_log_odds() -> None:
     assert scores == sorted(set(scores))
 
 
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ("Let's solve this.", "Let's solve this."),
+        ("Step 1: Let x = 1.\n\n", "Let x = 1."),
+        ("## Step 2: Then", "Then"),
+        ("**Step 3:** So", "So"),
+        ("**Step 3**: So", "So"),
+        ("Step 12. **So**", "**So**"),
+        ("### Step 4\nIt is", "It is"),
+        ("Step 4", ""),
+        ("", ""),
+        ("Step 1 gives 12, which", "Step 1 gives 12, which"),
+        ("Step 1.5 up", "Step 1.5 up"),
+    ],
+)
+def test_a_step_has_the_number_of_its_place_and_no_other(step: str, text: str) -> None:
+    assert numbered(step, 7) == f"Step 7: {text}".rstrip()
+
+
 def test_max_aggregation() -> None:
     assert aggregate([0.2, 0.9, 0.4], "max") == 0.9
 
@@ -168,6 +201,16 @@ async def test_ensembles(combination: Any, combined: list[float]) -> None:
     assert ensemble.aggregation == "prod"
     await ensemble.close()
     assert all(member.closed for member in members)
+
+
+async def test_what_is_too_long_for_one_member_is_so_for_all_and_what_was_done_is_told() -> None:
+    class Short(Fixed):
+        async def score(self, question: str, steps: Any, known: int, finished: bool) -> Scores:
+            raise TooLong("a solution of 3 tokens", [Call(None, 7, 0, 5)])
+
+    with pytest.raises(TooLong, match="3 tokens") as raised:
+        await Ensemble([Short([]), Fixed([0.8, 0.4, 1.0])], "min").score("?", ["a", "b"], 0, True)
+    assert raised.value.calls == [Call(None, 7, 0, 5), Call(None, 2, 0, 1)]
 
 
 def test_an_ensemble_is_of_one_kind() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 from infer.models import open_verifier
 from infer.nano import checkpoint
 from tests.servers import Server, vllm_server
@@ -54,7 +54,7 @@ async def test_served_is_in_process(servers: dict[str, tuple[Server, str]], name
         expected = await local.score("(12+30)*2-14=?", STEPS, known, finished)
         scores = await served.score("(12+30)*2-14=?", STEPS, known, finished)
         assert scores.values == pytest.approx(expected.values, abs=1e-4)
-    with pytest.raises(UserError, match="longer than the reward model's context"):
+    with pytest.raises(TooLong, match="longer than the reward model's context"):
         await served.score("(12+30)*2-14=?", ["1+1=2\n\n" * 2000], 0, False)
 
 
