@@ -62,6 +62,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["list", "strategy"], ["'strategy'", "did you mean strategies?"]),
         (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
         (["list", "models", "--show", "nano"], ["nano-s"]),
+        (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
+        (["hardware", "--on", "cpu"], ["--on cpu", "--calibrate"]),
     ],
 )
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: list[str]) -> None:

@@ -99,3 +99,39 @@ def test_a_dry_run_only_names_the_cells(tmp_path: Path, capsys: pytest.CaptureFi
     assert 1.8 < flops[1] / flops[0] < 2.3
     assert flops[2] > 3 * flops[0]
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_dry_run_counts_the_budget_and_says_what_it_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def dry(*arguments: str) -> list[str]:
+        assert run(["sweep", *arguments, "--limit", "10", "--dry-run"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    _, short, long, *notes = dry("-s", "greedy", "-b", "300", "-b", "512")
+    assert [line.split()[2] for line in (short, long)] == ["3,000", "5,120"]
+    flops = [float(line.split()[3].removesuffix("G")) for line in (short, long)]
+    prompts = 10 * 136.5e6 / 1e9  # of 256 tokens
+    assert (flops[0] - prompts) / (flops[1] - prompts) == pytest.approx(300 / 512, rel=0.1)  # shorter contexts, too
+    assert len(notes) == 2
+    assert "about" in notes[0]
+    assert "computes again" in notes[1]
+    *_, note = dry("-s", "astar", "-s", "greedy", "-b", "300", "--prm", "self")
+    assert note == "not counted: --prm self, as the generator judges itself"
+
+
+@pytest.mark.parametrize(
+    ("prm", "says"),
+    [
+        ("nano-prm-s", None),
+        ("http://127.0.0.1:1", "not counted: --prm http://127.0.0.1:1, as the sizes of http://127.0.0.1:1 are not "),
+        ("self", "not counted: --prm self, as the generator judges itself"),
+        ("min:nano-prm-s,self", "not counted: --prm min:nano-prm-s,self but for the first of its 2 models, nano-prm-s"),
+    ],
+)
+def test_what_is_not_counted_of_a_verifier(prm: str, says: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cost", "--prm", prm]) == 0
+    shown = capsys.readouterr().out
+    assert says in shown if says else "not counted" not in shown
+    assert run(["cost", "--prm", prm, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["uncounted"] or "").startswith(says or "")
+    assert ("verifier" in [row["part"] for row in found["rows"]]) == ("nano-prm-s" in prm)

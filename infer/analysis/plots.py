@@ -13,8 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 Array = np.ndarray[Any, Any]
 
@@ -83,20 +85,26 @@ def frontier(everything: pd.DataFrame, best: pd.DataFrame, steps: pd.DataFrame, 
     """All configurations, and what one can get for each cost: tables as of `curve` and `frontier`."""
     figure, axes = _figure(7.2, 4.4)
     others = everything[~everything["configuration"].isin(best["configuration"])]
-    if len(others):
-        axes.plot(others["cost"], others["accuracy"], "o", color="#999999", markersize=4, label="beaten by another")
+    if len(others):  # rings, which show on a numbered point too
+        ring: dict[str, Any] = {"color": "#999999", "fillstyle": "none", "markersize": 9, "clip_on": False}
+        axes.plot(others["cost"], others["accuracy"], "o", **ring, zorder=6, label="beaten by another")
     low, high = steps["low"], steps["high"]
     axes.fill_between(steps["cost"], low, high, step="post", color=COLOURS[0], alpha=0.15, linewidth=0)
     axes.step(steps["cost"], steps["accuracy"], where="post", color=COLOURS[0], zorder=3)
-    places = zip(best["configuration"], best["cost"], best["accuracy"], strict=True)
-    for number, (name, cost, accuracy) in enumerate(places, 1):
+    places = zip(numbers(best), best["configuration"], best["cost"], best["accuracy"], strict=True)
+    for number, name, cost, accuracy in places:
         label = f"{number}  {name}" if number <= NUMBERED else None
-        axes.plot(cost, accuracy, "o", color=COLOURS[0], markersize=13, zorder=4, label=label)
+        axes.plot(cost, accuracy, "o", color=COLOURS[0], markersize=13, zorder=4, clip_on=False, label=label)
         axes.text(cost, accuracy, str(number), color="white", ha="center", va="center", fontsize=8, zorder=5)
     _cost_axis(axes, everything["cost"], unit)
     _accuracy_axis(axes)
     _legend(axes, markerscale=0.5)
     return figure
+
+
+def numbers(best: pd.DataFrame) -> pd.Series:
+    """What the configurations on a frontier are numbered with; those in one place have one number."""
+    return (~best.duplicated(["cost", "accuracy"])).cumsum()
 
 
 def samples(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
@@ -128,7 +136,7 @@ def samples(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("samples k")
         axes.set_title(_wrap(title, 38), fontsize=10)
-        _accuracy_axis(axes, first=axes is panels[0])
+    _accuracy_axis(panels[0])  # which the others share
     _shared_legend(figure, panels)
     return figure
 
@@ -151,8 +159,14 @@ def levels(table: pd.DataFrame) -> Figure:
             hatch=("", "///", "...", "xx", "\\\\\\", "++", "oo", "--")[index],
             linewidth=0,
         )
-        axes.errorbar(place, part["mean"], reach, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5)
-    axes.set_xticks(np.arange(len(names)), names)
+        bars = axes.errorbar(place, part["mean"], reach, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5)
+        for line in bars.get_children():
+            line.set_path_effects([withStroke(linewidth=2.4, foreground="white")])  # they cross a black bar too
+    room = int(12 * (figure.get_figwidth() - 1) / len(names))  # letters
+    if max((len(word) for name in names for word in name.split()), default=1) <= room:
+        axes.set_xticks(np.arange(len(names)), [_wrap(name, room) for name in names])
+    else:
+        axes.set_xticks(np.arange(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("level")
     _accuracy_axis(axes, zero=True)
@@ -174,7 +188,7 @@ def lengths(tables: Mapping[str, tuple[Array, Array]]) -> Figure:
             axes.stairs(heights, bins, fill=True, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=0)
         axes.set_xlabel("tokens of a candidate")
         axes.set_title(_wrap(title, 38), fontsize=10)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _percents(axes.yaxis)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         if axes is panels[0]:
@@ -215,7 +229,7 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_xlabel("score")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_title(_wrap(title, 38), fontsize=10)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _percents(axes.yaxis)
         if axes is panels[0]:
             axes.set_ylabel("share")
     _shared_legend(figure, panels)
@@ -289,12 +303,19 @@ def _cost_axis(axes: Axes, cost: pd.Series, unit: str) -> None:
     axes.set_xlabel(f"{UNIT_NAMES.get(unit, unit.replace('_', ' '))} per problem")
 
 
-def _accuracy_axis(axes: Axes, first: bool = True, zero: bool = False) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    if zero:
-        axes.set_ylim(0, 1.02)
-    if first:
-        axes.set_ylabel("accuracy")
+def _accuracy_axis(axes: Axes, zero: bool = False) -> None:
+    """Called when all is drawn, as the limits are then fixed."""
+    _percents(axes.yaxis)
+    low, high = (0, 1) if zero else np.clip(axes.get_ylim(), 0, 1)
+    edge = 0.02 * (high - low)  # no share lies beyond, half of a marker does
+    axes.set_ylim(low - (0 if zero else edge), high + edge)
+    axes.set_ylabel("accuracy")
+
+
+def _percents(axis: Axis) -> None:
+    """Shares as percents: whole ones, unless they lie closer together."""
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
 
 
 def _legend(axes: Axes, *, columns: int | None = None, **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from infer.analysis.fits import LOG_LINEAR, SATURATING, fit_curve
 from infer.analysis.frames import Runs, read
 from infer.analysis.pools import How, at_k, independent
 from infer.errors import UserError, WriteError
+from infer.report import natural, quantity
 
 Format = Literal["png", "svg", "csv"]
 PANELS = 6
@@ -55,7 +56,7 @@ def summary(runs: Runs, unit: str = "tokens", confidence: float = 0.95) -> pd.Da
             "tokens": part["generated"].mean(),
             "prm_passes": part["passes"].mean() if "passes" in part else np.nan,
             "seconds": part["seconds"].mean(),
-            "discarded": part["discarded"].sum() / max(1, part["generated"].sum()) if "discarded" in part else np.nan,
+            "discarded": _ratio(part["discarded"].sum(), part["generated"].sum()) if "discarded" in part else np.nan,
         }
         rows.append(row if unit in ("tokens", "prm", "seconds") else {**row, unit: part["cost"].mean()})
     return pd.DataFrame(rows)
@@ -99,7 +100,7 @@ def write_report(
         page = _page(runs, "\n".join(sections))
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise WriteError(f"cannot write {out}: {error.strerror or error}: name another file with --out") from error
+        raise WriteError(f"cannot write {out}: {error.strerror or error}: name another file with --html") from error
     return [out, *written]
 
 
@@ -132,14 +133,19 @@ class _Picture:
 
 
 def _by_evalset(runs: Runs) -> Iterator[tuple[Any, Runs]]:
-    for evalset in runs.runs["evalset"].unique():
-        yield evalset, runs.select(runs.runs["evalset"] == evalset)
+    evalsets = runs.runs["evalset"].fillna("no evaluation set")
+    for evalset in evalsets.unique():
+        yield evalset, runs.select(evalsets == evalset)
 
 
 def _pictures(runs: Runs, unit: str, confidence: float, draws: int) -> Iterator[_Picture]:
     """All of the report's pictures; one that these runs can't give says why."""
 
     def outcome() -> Outcomes:
+        known = runs.cost(unit).notna().groupby(runs.problems["configuration"], observed=True).any()
+        if not known.all():
+            unknown = ", ".join(known.index[~known].astype(str))
+            raise UserError(f"what these cost in {_unit(unit)} is not known: {unknown}: choose another unit")
         return outcomes(runs, unit)
 
     plans: list[tuple[str, str, Callable[[], _Picture]]] = [
@@ -153,6 +159,8 @@ def _pictures(runs: Runs, unit: str, confidence: float, draws: int) -> Iterator[
     ]
     for name, title, plan in plans:
         try:
+            if runs.problems.empty:
+                raise UserError("no problem has a solution yet")
             yield plan()
         except UserError as error:
             yield _Picture(name, title, str(error), None)
@@ -184,7 +192,7 @@ def _differences(runs: Runs, unit: str, confidence: float, draws: int) -> str:
     for other in others[:LINES]:
         with suppress(UserError):  # no graded problem in common
             found = compare(runs, first, other, unit=unit, confidence=confidence, draws=draws)
-            ratio = found.cost_b / found.cost_a if found.cost_a else np.nan
+            ratio = _ratio(found.cost_b, found.cost_a)
             rows.append((other, found.mean, f"{found.low:+.1%} to {found.high:+.1%}", found.mcnemar_p, ratio))
     if not rows:
         return ""
@@ -232,7 +240,7 @@ def _frontier(runs: Runs, of: Outcomes, confidence: float, draws: int) -> _Pictu
         "little high: the share of resamples in which a configuration is on the frontier says how far to trust it."
     )
     figure = plots.drawn(plots.frontier, curve(of, confidence), best, steps, of.unit)
-    best.insert(0, "", range(1, len(best) + 1))
+    best.insert(0, "", plots.numbers(best))
     shown = best.rename(columns={"chosen": "on the frontier in", "cost": _unit(of.unit)})
     kinds = {"accuracy": _percent, "on the frontier in": _percent, _unit(of.unit): _number}
     title = "What one can get for each cost"
@@ -241,7 +249,7 @@ def _frontier(runs: Runs, of: Outcomes, confidence: float, draws: int) -> _Pictu
 
 def _samples(runs: Runs, confidence: float) -> _Picture:
     pooled = _pools(runs)
-    shown = _largest(pooled, PANELS)
+    shown = _largest(pooled)[:PANELS]
     pooled = pooled.select(pooled.runs["configuration"].isin(shown))
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     flat = []
@@ -260,7 +268,7 @@ def _samples(runs: Runs, confidence: float) -> _Picture:
                 [(k, e.mean, e.low, e.high, e.problems, e.missing) for k, e in estimates if e.problems],
                 columns=["k", "mean", "low", "high", "problems", "missing"],
             )
-            if how in ("best", "weighted") and table["mean"].isna().all():
+            if table.empty:  # such as a vote by score where there are no scores
                 continue
             tables.setdefault(configuration, {})[how] = table
             flat.append(table.assign(configuration=configuration, choice=how))
@@ -297,20 +305,20 @@ def _allocation(runs: Runs, of: Outcomes, draws: int) -> str:
 
 
 def _levels(runs: Runs, confidence: float) -> _Picture:
-    problems = runs.problems[runs.problems["level"].notna() & runs.problems["correct"].notna()]
+    problems = runs.problems[runs.problems["level"].notna()]
     if problems.empty:
         raise UserError("these problems have no levels")
+    problems = problems[problems["correct"].notna()]
+    if problems.empty:
+        raise UserError("no problem was graded: these runs have no reference answers")
+    shown = _largest(runs, set(problems["configuration"]))[: plots.MOST]
+    problems = problems[problems["configuration"].isin(shown)]
     rows = []
     for (level, configuration), part in problems.groupby(["level", "configuration"], observed=True, sort=False):
         estimate = share(part["correct"], part["problem_id"], confidence)
-        rows.append((level, configuration, estimate.mean, estimate.low, estimate.high, estimate.problems))
+        rows.append((str(level), str(configuration), estimate.mean, estimate.low, estimate.high, estimate.problems))
+    rows.sort(key=lambda row: (natural(row[0]), shown.index(row[1])))
     table = pd.DataFrame(rows, columns=["level", "configuration", "mean", "low", "high", "problems"])
-    shown = _largest(runs, plots.MOST)
-    order = {name: place for place, name in enumerate(shown)}
-    table = table[table["configuration"].isin(shown)].sort_values(
-        ["level", "configuration"],
-        key=lambda column: column.map(order) if column.name == "configuration" else column.map(_natural),
-    )
     caption = f"Bars: {confidence:.0%} intervals (Wilson, clustered by problem)." + _chosen_text(runs, shown)
     return _Picture("levels", "Accuracy by level", caption, plots.drawn(plots.levels, table), table)
 
@@ -324,8 +332,7 @@ def _calibration(runs: Runs, confidence: float) -> _Picture:
     names, ids = rows["configuration"].to_numpy(), rows["problem_id"].to_numpy()
     how = runs.runs.set_index("configuration")["aggregation"].to_dict()
     tables, flat = {}, []
-    there = set(names)
-    shown = [name for name in _largest(runs, len(names)) if name in there][:PANELS]
+    shown = _largest(runs, set(names))[:PANELS]
     for configuration in shown:
         own = names == configuration
         score, right, problem = (
@@ -346,19 +353,20 @@ def _calibration(runs: Runs, confidence: float) -> _Picture:
 
 
 def _lengths(runs: Runs) -> _Picture:
-    candidates = runs.candidates(["num_tokens", "correct"])
+    candidates = runs.candidates(["num_tokens", "correct", "finished"])
+    candidates = candidates[candidates["finished"] & candidates["correct"].notna()]
+    if candidates.empty:
+        raise UserError("no complete candidate was graded")
     names = runs.problems["configuration"].to_numpy()[candidates["problem"].to_numpy()]
     tokens, right = candidates["num_tokens"].to_numpy(), candidates["correct"].to_numpy()
-    if not (right >= 0).any():
-        raise UserError("no candidate was graded")
     tables, flat = {}, []
-    shown = _largest(runs, PANELS)
+    shown = _largest(runs, set(names))[:PANELS]
     for configuration in shown:
         own = names == configuration
         tables[configuration] = tokens[own & (right == 1)], tokens[own & (right == 0)]
         counts = pd.DataFrame({"tokens": tokens[own], "right": right[own]}).value_counts().reset_index()
         flat.append(counts.assign(configuration=configuration))
-    caption = "Tokens of each complete candidate, as shares of all graded candidates of the configuration."
+    caption = "Tokens of each complete candidate, as shares of all that were graded of its configuration."
     caption += _chosen_text(runs, shown)
     figure = plots.drawn(plots.lengths, tables)
     return _Picture("lengths", "Tokens of right and wrong candidates", caption, figure, pd.concat(flat))
@@ -398,28 +406,32 @@ def _spending(runs: Runs) -> _Picture:
     return _Picture("spending", "Where the budget went", caption, figure, table.assign(cached=cached).reset_index())
 
 
-def _largest(runs: Runs, most: int) -> list[str]:
-    """The dearest configuration of each family, in tokens."""
+def _largest(runs: Runs, among: Collection[str] | None = None) -> list[str]:
+    """The dearest configuration of each family in tokens: `among` these, or all."""
     spent = runs.problems["generated"].groupby(runs.problems["configuration"].astype(str)).mean()
-    there = [[name for name in members if name in spent] for members in families(runs).values()]
-    return [max(members, key=spent.__getitem__) for members in there if members][:most]
+    among = spent.index if among is None else among
+    there = [[name for name in members if name in among] for members in families(runs).values()]
+    return [max(members, key=spent.__getitem__) for members in there if members]
 
 
 def _chosen_text(runs: Runs, shown: Sequence[str]) -> str:
     count = runs.runs["configuration"].nunique()
     if len(shown) == count:
         return ""
-    return f" Shown are {len(shown)} of {count} configurations: those that spend the most of their kind."
+    return f" Shown are {len(shown)} of {count} configurations: of each kind with any to show, what spends the most."
 
 
 def _pools(runs: Runs) -> Runs:
+    """The runs with several independent samples of a problem, graded."""
     several = independent(runs)
     if not several.any():
         raise UserError("no run has several independent samples of a problem, as best-of-n draws them")
-    pooled = runs.select(several)
-    if not pooled.problems["correct"].notna().any() and not pooled.candidates(["correct"])["correct"].notna().any():
+    candidates = runs.candidates(["correct"])
+    rows = candidates.loc[candidates["correct"].notna(), "problem"]
+    several &= several.index.isin(runs.problems["run"].iloc[rows])
+    if not several.any():
         raise UserError("no candidate was graded")
-    return pooled
+    return runs.select(several)
 
 
 def _summary_html(table: pd.DataFrame, confidence: float) -> str:
@@ -506,8 +518,8 @@ def _slug(text: Any) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in str(text)).strip("-").lower()[-40:] or "problems"
 
 
-def _natural(text: str) -> str:
-    return str(text).zfill(8) if str(text).isdecimal() else str(text)
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else np.nan
 
 
 def _unit(unit: str) -> str:
@@ -523,4 +535,6 @@ def _p(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 10 or abs(value) >= 1e9 else f"{value:,.0f}"
+    if abs(value) >= 1e6:
+        return quantity(value)
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -149,9 +149,9 @@ async def rescore_tree(
         if len(steps) > known:
             try:
                 scores = await verifier.score(question, steps, known, node.finish == "end")
-            except TooLong:
+            except TooLong as error:
                 _forget(node)
-                return usage
+                return sum((pricing.usage(call, "verifier_") for call in error.calls), usage)
             node.scores = scores.values
             usage = sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(scores.values)))
         elif node.parent is not None:
@@ -200,20 +200,20 @@ async def _scored(solution: Solution, verifier: Verifier, pricing: Pricing, ques
     if question is None:
         raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
 
-    async def score(candidate: Candidate) -> Scores | None:
+    async def score(candidate: Candidate) -> Scores | TooLong:
         if not candidate.steps:
             return Scores([], [])
         try:
             return await verifier.score(question, candidate.steps, 0, candidate.finished)
-        except TooLong:
-            return None
+        except TooLong as error:
+            return error
 
     results = await gather_or_cancel(score(candidate) for candidate in solution.candidates)
     candidates, spent = [], Usage()
     for candidate, scores in zip(solution.candidates, results, strict=True):
-        candidates.append(candidate.model_copy(update={"scores": scores.values if scores is not None else None}))
-        if scores is not None:
-            spent += sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(scores.values)))
+        values = scores.values if isinstance(scores, Scores) else None
+        candidates.append(candidate.model_copy(update={"scores": values}))
+        spent += sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(values or ())))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
     return solution.model_copy(update={"candidates": candidates, "usage": usage})

@@ -19,13 +19,14 @@ from infer.cost import hardware as devices
 from infer.cost.estimate import Estimate, estimate
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE, Hardware
+from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime, calibrate
 from infer.errors import UserError, nearest
 from infer.report import quantity
 from infer.usage import Budget
 
-BRANCHES = {"greedy": 1, "best-of-n": 1, "self-consistency": 1}
-"""Next steps that a strategy samples for each it keeps; others: --branches says."""
+WHOLE = ("greedy", "best-of-n", "self-consistency")
+"""Strategies that keep all they sample; of others --branches says how many next steps they sample for each kept."""
 
 
 @app.command(
@@ -42,7 +43,7 @@ def cost(
         int | None,
         typer.Option(
             min=1,
-            help="Next steps sampled for each that is kept. Default: 1 for best-of-n and voting, else 4.",
+            help="Next steps that a search samples for each it keeps. Default: 4; best-of-n and voting have none.",
         ),
     ] = None,
     tokens: Annotated[str, typer.Option(help="Of one trajectory, such as 8k.")] = "1k",
@@ -59,21 +60,38 @@ def cost(
     """What one problem costs on paper: FLOPs, bytes, device time and dollars of generator and verifier."""
     if strategy not in strategies.names():
         raise UserError(f"unknown strategy {strategy!r}: {nearest(strategy, strategies.names())}")
+    if branches is not None and strategy in WHOLE:
+        raise UserError(f"--branches {branches}: {strategy} samples whole trajectories: leave it out")
     device = devices.find(hardware)
+    verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
     paper = estimate(
         models.spec(model, dtype),
         device,
         samples=1 if strategy == "greedy" else n,
         tokens=_count("--tokens", tokens),
         prompt=_count("--prompt", prompt),
-        branches=branches or BRANCHES.get(strategy, 4),
-        verifier=models.verifier_spec(prm) if prm is not None else None,
+        branches=1 if strategy in WHOLE else branches or 4,
+        verifier=verifier,
         serving=Serving(batch=batch) if batch is not None else None,
     )
     if as_json:
-        sys.stdout.write(json.dumps(asdict(paper)) + "\n")
+        sys.stdout.write(json.dumps({**asdict(paper), "uncounted": uncounted or None}) + "\n")
         return
     _print(paper, device)
+    if uncounted:
+        out.print(Text(uncounted, "dim"))
+
+
+def verifier_of(prm: str) -> tuple[ModelSpec | None, str]:
+    """The sizes of what can be counted of `--prm`, and a line about the rest: empty if there is none."""
+    spec, (_, members) = models.verifier_spec(prm), models.parse_verifier(prm)
+    first = members[0].model
+    if spec is None:
+        why = "the generator judges itself" if first == models.SELF else f"the sizes of {first} are not known here"
+        return None, f"not counted: --prm {prm}, as {why}"
+    if len(members) > 1:
+        return spec, f"not counted: --prm {prm} but for the first of its {len(members)} models, {first}"
+    return spec, ""
 
 
 def _count(option: str, text: str) -> int:
@@ -119,13 +137,17 @@ def hardware(
             "--calibrate", metavar="MODEL", help="Time a model's prefill and decode here, and fit its runtime to them."
         ),
     ] = None,
-    on: Annotated[str, typer.Option("--on", help="The device that --calibrate runs on.")] = devices.THIS_CPU,
+    on: Annotated[
+        str | None, typer.Option("--on", help="The device that --calibrate runs on. Default: cpu.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
     debug: options.Debug = False,
 ) -> None:
     """List the devices that costs are counted for, measure this one, or calibrate a model's runtime on it."""
+    if on is not None and calibrate_model is None:
+        raise UserError(f"--on {on}: it says where --calibrate runs: name a model with --calibrate")
     if calibrate_model is not None:
-        fitted = _calibrate(calibrate_model, on, debug)
+        fitted = _calibrate(calibrate_model, on or devices.THIS_CPU, debug)
         if as_json:
             sys.stdout.write(json.dumps(asdict(fitted)) + "\n")
             return

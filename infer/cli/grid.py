@@ -15,6 +15,7 @@ from infer import models
 from infer import sweep as grids
 from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.cost import verifier_of
 from infer.cli.options import fresh_folder, job_of
 from infer.cli.recorder import Recorder, say_failures
 from infer.cli.terminal import engine_noise_to, err, out, say
@@ -173,22 +174,28 @@ def sweep(
 
 
 def _print_cells(cells: list[Cell], limit: int | None) -> None:
-    """What each cell costs at most, for budgets of tokens: the rest is not known before it is run."""
+    """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run."""
     names = ("problems", "tokens", "FLOPs", "eFLOPs", "device time", "dollars")
     columns = (Column(name, no_wrap=True, justify="right") for name in names)
     table = Table(Column("", overflow="fold"), *columns, box=None, padding=(0, 1, 0, 0), header_style="dim")
+    notes: dict[str, None] = {}
     for cell in cells:
         plan, problems = cell.plan, sum(1 for _ in cell.plan.problems(limit))
         shown = ["-"] * 5
         if plan.budget is not None and plan.budget.unit == "tokens" and plan.job.model is not None:
             budget = int(plan.budget.amount)
-            each = min(budget, plan.sampling.max_tokens)
+            samples = -(-budget // plan.sampling.max_tokens)  # of equal length: together the budget
             spec, device = models.spec(plan.job.model, plan.job.dtype), plan.pricing.hardware
             prm = plan.job.prm if plan.options.needs_verifier else None
-            verifier = models.verifier_spec(prm) if prm is not None else None
-            samples = -(-budget // each)
+            verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
+            notes[uncounted] = None
             paper = estimate(
-                spec, device, samples=samples, tokens=each, verifier=verifier, serving=plan.pricing.serving
+                spec,
+                device,
+                samples=samples,
+                tokens=budget // samples,
+                verifier=verifier,
+                serving=plan.pricing.serving,
             )
             total = paper.rows[-1]
             dollars = f"{total.dollars * problems:.2g}" if total.dollars is not None else "-"
@@ -196,7 +203,10 @@ def _print_cells(cells: list[Cell], limit: int | None) -> None:
             shown = [f"{budget * problems:,}", *amounts, quantity(total.seconds * problems, "s"), dollars]
         table.add_row(Text(cell.name), f"{problems:,}", *shown)
     out.print(table)
-    out.print(Text("At most, all of the budget spent; prompts taken for 256 tokens.", "dim"))
+    out.print(Text("about, if all of the budget is spent, behind prompts of 256 tokens", "dim"))
+    out.print(Text("not counted: tokens of its prompts that a search computes again at each step", "dim"))
+    for note in filter(None, notes):
+        out.print(Text(note, "dim"))
 
 
 def _run(

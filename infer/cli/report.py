@@ -76,22 +76,29 @@ def _folders(path: Path) -> list[Path]:
 def _print(rows: Any, unit: str) -> None:
     names = ("accuracy, %", "95%", "problems", "tokens", "passes", "s", "discarded, %")
     extra = [unit] if unit not in ("tokens", "prm", "seconds") else []
+    several = ["evalset"] if rows["evalset"].nunique() > 1 else []
+    words = (Column(name, overflow="fold") for name in ["", *several])
     numbers = (Column(name, no_wrap=True, justify="right") for name in [*names, *extra])
-    table = Table(Column("", overflow="fold"), *numbers, box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table = Table(*words, *numbers, box=None, padding=(0, 1, 0, 0), header_style="dim")
     for row in rows.to_dict("records"):
         graded = row["accuracy"] == row["accuracy"]  # not NaN
         cells = [
-            f"{100 * row['accuracy']:.1f}" if graded else "-",
+            _cell(100 * row["accuracy"], ".1f"),
             f"{100 * row['low']:.1f}-{100 * row['high']:.1f}" if graded else "-",
             f"{row['problems']:,}",
-            f"{row['tokens']:,.0f}",
-            f"{row['prm_passes']:,.1f}",
-            f"{row['seconds']:,.2f}",
-            f"{100 * row['discarded']:.1f}",
+            _cell(row["tokens"], ",.0f"),
+            _cell(row["prm_passes"], ",.1f"),
+            _cell(row["seconds"], ",.2f"),
+            _cell(100 * row["discarded"], ".1f"),
+            *(_cell(row[name], ".3g") for name in extra),
         ]
-        table.add_row(Text(row["configuration"]), *cells, *(f"{row[name]:.3g}" for name in extra))
+        table.add_row(*(Text(str(row[name])) for name in ["configuration", *several]), *cells)
     out.print(table)
     out.print(Text("Means over problems; intervals are clustered by problem.", "dim"))
+
+
+def _cell(value: float, form: str) -> str:
+    return format(value, form) if value == value else "-"  # NaN: not known
 
 
 @app.command(

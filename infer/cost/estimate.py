@@ -31,7 +31,7 @@ class Estimate:
     rows: list[Row]
     """Generator prefill and decode, verifier if there is one, total."""
     memory: float
-    """Bytes of all weights, and of the KV cache as the samples end."""
+    """Bytes of all weights, and of the KV cache of the trajectories that are kept, as they end."""
 
 
 def estimate(
@@ -62,7 +62,7 @@ def estimate(
         _row("generator decode", batch * tokens, branch * batch, spec, hardware),
     ]
     memory = spec.params * spec.weight_bytes
-    memory += spec.kv_size * spec.kv_bytes * spec.streams * (prompt + batch * tokens)
+    memory += spec.kv_size * spec.kv_bytes * spec.streams * (prompt + samples * tokens)
     if verifier is not None:
         cost = (
             request_cost(verifier, prompt, 0, 0)

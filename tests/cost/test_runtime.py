@@ -131,8 +131,10 @@ def test_estimate_of_best_of_n() -> None:
 
 def test_estimate_of_branches() -> None:
     """Two next steps for each of four beams: twice the tokens of four samples, at the same contexts."""
-    beams = estimate(SPEC, H100, samples=4, tokens=1000, branches=2).rows[1]
-    samples = estimate(SPEC, H100, samples=4, tokens=1000, serving=Serving(batch=8)).rows[1]
+    search = estimate(SPEC, H100, samples=4, tokens=1000, branches=2)
+    voting = estimate(SPEC, H100, samples=4, tokens=1000, serving=Serving(batch=8))
+    assert search.memory == voting.memory  # of the four that are kept
+    beams, samples = search.rows[1], voting.rows[1]
     assert beams.tokens == 2 * samples.tokens
     assert beams.flops == 2 * samples.flops
     assert beams.bytes == pytest.approx(2 * samples.bytes)

@@ -27,7 +27,7 @@ class Server:
         self.bodies: list[Json] = []
         self.times: list[float] = []
         self.open = self.most_open = self.hung_up = 0
-        self.arrived = asyncio.Event()
+        self.arrived, self.none_open = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -55,6 +55,7 @@ class Server:
         self.bodies.append(body)
         self.times.append(time.monotonic())
         self.open += 1
+        self.none_open.clear()
         self.most_open = max(self.most_open, self.open)
         self.arrived.set()
         answering = asyncio.ensure_future(self.answer(body, writer))
@@ -67,6 +68,8 @@ class Server:
             await answering
         finally:
             self.open -= 1
+            if not self.open:
+                self.none_open.set()
             for task in (answering, gone):
                 task.cancel()
             await asyncio.gather(answering, gone, return_exceptions=True)
@@ -74,8 +77,7 @@ class Server:
     async def idle(self) -> None:
         """Waits until no request is open, and fails if one stays."""
         async with asyncio.timeout(5):
-            while self.open:
-                await asyncio.sleep(0.001)
+            await self.none_open.wait()
 
     def metadata(self, path: str, body: Json, writer: asyncio.StreamWriter) -> None:
         match path:
