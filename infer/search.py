@@ -153,6 +153,11 @@ class Search:
         if until == "step":
             delimiter = delimiter or self.setting.delimiter
             max_tokens = max_tokens or self.setting.step_tokens
+            if stop := next((stop for stop in sampling.stop if straddles(stop, delimiter)), None):
+                raise UserError(
+                    f"--stop {stop!r} may begin in one step and end in the next, where it is missed: name one without "
+                    f"the delimiter {delimiter!r} and without its end at the beginning, or another --delimiter"
+                )
         limits, reserved = await self._reserve(nodes, [min(room, max_tokens or room) for room in rooms], n)
         first, requests = [], []
         for node, limit in zip(nodes, limits, strict=True):
@@ -265,18 +270,23 @@ class Search:
             raise UserError("this strategy needs a process reward model: name one with --prm")
         waiting = list(nodes)
         while waiting:
-            calls = []
-            for node in waiting:
-                steps = split_steps(node.completion, self.setting.delimiter)
-                node.scored_from = self._complete_steps(node.parent) if verifier.stepwise else 0
-                new = len(steps) - node.scored_from if verifier.stepwise else min(len(steps), 1)
-                wanted = await self._score_price(verifier, node, steps, new)
-                if self.left < wanted or (self.unit == "seconds" and self.left <= 0):
-                    break
-                self._take(wanted)
-                calls.append(self._score(verifier, node, steps, new, wanted))
+            calls, reserved = [], dict[Node, float]()
+            try:
+                for node in waiting:
+                    steps = split_steps(node.completion, self.setting.delimiter)
+                    node.scored_from = self._complete_steps(node.parent) if verifier.stepwise else 0
+                    new = len(steps) - node.scored_from if verifier.stepwise else min(len(steps), 1)
+                    wanted = await self._score_price(verifier, node, steps, new)
+                    if self.left < wanted or (self.unit == "seconds" and self.left <= 0):
+                        break
+                    self._take(wanted)
+                    reserved[node] = wanted
+                    calls.append((node, steps, new))
+                await gather_or_cancel(self._score(verifier, *call, reserved) for call in calls)
+            finally:
+                for amount in reserved.values():  # of calls that were cancelled before they began
+                    self._settle(amount)
             if calls:
-                await gather_or_cancel(calls)
                 if self._trace is not None:
                     self._trace.scored(waiting[: len(calls)], self.left)
                 waiting = waiting[len(calls) :]
@@ -296,26 +306,29 @@ class Search:
                 return sum(price(unit, call) for call in most)
         return 0.0
 
-    async def _score(self, verifier: Verifier, node: Node, steps: list[str], new: int, reserved: float) -> None:
+    async def _score(
+        self, verifier: Verifier, node: Node, steps: list[str], new: int, reserved: dict[Node, float]
+    ) -> None:
         try:
             if new == 0:  # white space alone
                 node.scores = []
                 return
-            try:
-                scores = await verifier.score(self.problem.prompt, steps, node.scored_from, node.finished)
-            except TooLong as error:
-                self._too_long.append(error)
-                for call in error.calls:
-                    self.usage += self.setting.pricing.usage(call, "verifier_")
-                return
+            scores = await verifier.score(self.problem.prompt, steps, node.scored_from, node.finished)
             if not all(map(math.isfinite, scores.values)):
                 raise UserError(f"problem {self.problem.id}: the reward model scored a step with {scores.values}")
             node.scores = scores.values
-            self.usage += Usage(passes=new)
-            for call in scores.calls:
-                self.usage += self.setting.pricing.usage(call, "verifier_")
+            self._charge(scores.calls, passes=new)
+        except TooLong as error:
+            self._too_long.append(error)
+            self._charge(error.calls)
         finally:
-            self._settle(reserved)
+            self._settle(reserved.pop(node))
+
+    def _charge(self, calls: Sequence[Call], passes: int = 0) -> None:
+        """What the verifier did."""
+        self.usage += Usage(passes=passes)
+        for call in calls:
+            self.usage += self.setting.pricing.usage(call, "verifier_")
 
     def value(self, node: Node, aggregation: Aggregation | None = None) -> float:
         """A scored node's trajectory as one number (default: the verifier's own aggregation)."""
@@ -461,6 +474,13 @@ class Search:
         """Waits for a call in flight to give back what it did not need."""
         self._settled.clear()
         await self._settled.wait()
+
+
+def straddles(stop: str, delimiter: str) -> bool:
+    """Whether a stop string can lie across the end of a step: each step is a request, which looks at its own text."""
+    if stop == delimiter:
+        return False
+    return delimiter in stop[:-1] or any(delimiter.endswith(stop[:size]) for size in range(1, len(stop)))
 
 
 def address_seed(seed: int, problem: str, address: tuple[int, ...]) -> int:

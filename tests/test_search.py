@@ -1,5 +1,8 @@
 """Other conversations, forced text, and the accounts of both."""
 
+import asyncio
+import random
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 from infer.errors import UserError
 from infer.generate.base import Sampling
 from infer.tree import Node
+from infer.usage import BudgetSpent
 from tests import toy
 
 
@@ -113,3 +117,43 @@ async def test_limits_and_delimiters_of_a_call() -> None:
     assert max(node.num_tokens for node in nodes) == 4
     assert {node.finish for node in nodes} == {"step", "end", "length"}
     assert all(node.text.endswith("\n\n") == (node.finish == "step") for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ("stop", "missed"),
+    [("\nQ:", True), ("\n\n4", True), ("a\n\nb", True), ("Q:\n", False), ("\n\n", False), ("4", False)],
+)
+async def test_a_stop_string_that_could_lie_across_steps_is_refused_in_steps(stop: str, missed: bool) -> None:
+    search = await toy.search(toy.setting(sampling=Sampling(temperature=1.0, max_tokens=100, stop=(stop,))))
+    await search.sample(search.root, until="end")
+    if missed:
+        with pytest.raises(UserError, match=r"--stop .* may begin in one step"):
+            await search.sample(search.root)
+    else:
+        await search.sample(search.root)
+
+
+@pytest.mark.parametrize("budget", ["60tok", "30prm", "2e5flops", "3e6eflops"])
+async def test_cancelled_calls_give_back_what_was_reserved(budget: str) -> None:
+    """Workers on one search, some cancelled after a random number of turns; the others come to their end."""
+    for seed in range(30):
+        chance = random.Random(seed)
+        search = await toy.search(toy.setting(budget, seed=seed))
+
+        async def work(number: int, search: Any = search, seed: int = seed) -> None:
+            own, node = random.Random(100 * seed + number), search.root
+            with suppress(BudgetSpent):
+                while not node.final:
+                    children = await search.sample(node, own.randrange(1, 4), until=own.choice(["step", "end"]))
+                    await search.score(children)
+                    node = own.choice(children)
+
+        workers = [asyncio.create_task(work(number)) for number in range(6)]
+        for _ in range(chance.randrange(25)):
+            await asyncio.sleep(0)
+        for worker in chance.sample(workers, 3):
+            worker.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*workers, return_exceptions=True)
+        assert search._reserved == search._in_flight == 0
+        assert search.left >= 0
