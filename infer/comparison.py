@@ -65,19 +65,18 @@ def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _difference(correct: dict[str, bool], reference: dict[str, bool]) -> dict[str, Any]:
-    """The difference of accuracies on the problems that both runs have, paired, with the exact McNemar test."""
-    from infer.analysis.estimates import mcnemar, mean
+    """The difference of accuracies on the problems that both runs have, as `infer.analysis.estimates.compare` does."""
+    from infer.analysis.estimates import mcnemar, paired
 
     shared = sorted(correct.keys() & reference.keys())
     changes = [correct[problem] - reference[problem] for problem in shared]
-    estimate = mean(changes, shared)
     gained, lost = changes.count(1), changes.count(-1)
     return {
         "shared_problems": len(shared),
         "gained": gained,
         "lost": lost,
-        "difference": estimate.mean if shared else None,
-        "difference_interval_95": [estimate.low, estimate.high] if shared else None,
+        "difference": sum(changes) / len(shared) if shared else None,
+        "difference_interval_95": list(paired(changes)) if shared else None,
         "mcnemar_p": mcnemar(gained, lost),
     }
 

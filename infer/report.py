@@ -180,7 +180,7 @@ def print_summary(
     else:
         row("accuracy", "-", "nothing was graded")
     resumed = shown["resumed_problems"]
-    row("problems solved", f"{shown['finished']:,}", f"{resumed:,} with a solution before" if resumed else "")
+    row("problems finished", f"{shown['finished']:,}", f"{resumed:,} with a solution before" if resumed else "")
     row("  unfinished", f"{shown['unfinished']:,}", "cut off: the best so far counts" if shown["unfinished"] else "")
     row("  failed", f"{shown['failed']:,}", "not recorded: tried again next time" if shown["failed"] else "")
     if shown["noted"]:

@@ -267,7 +267,10 @@ class Search:
         """
         verifier = self.setting.verifier
         if verifier is None:
-            raise UserError("this strategy needs a process reward model: name one with --prm")
+            raise UserError(
+                "this strategy needs a process reward model: name one with --prm (an own strategy also has to say so: "
+                "needs_verifier of its options)"
+            )
         waiting = list(nodes)
         while waiting:
             calls, reserved = [], dict[Node, float]()

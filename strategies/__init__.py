@@ -13,12 +13,22 @@ GROUP = "infer.strategies"
 
 def names() -> list[str]:
     """All strategies that are installed."""
-    return sorted(entry_points(group=GROUP).names)
+    return sorted(set(entry_points(group=GROUP).names))
 
 
 def find(name: str) -> Strategy:
-    """The strategy of this name. Raises UserError with the nearest names for an unknown one."""
+    """The strategy of this name. Raises UserError: unknown, with the nearest names; offered twice; not to be loaded."""
     found = entry_points(group=GROUP, name=name)
     if not found:
         raise UserError(f"unknown strategy {name!r}: {nearest(name, names())} (infer list strategies)")
-    return Strategy(name, next(iter(found)).load())
+    offered = sorted({entry.value for entry in found})
+    if len(offered) > 1:
+        raise UserError(f"strategy {name!r} is offered by {' and '.join(offered)}: uninstall one, or name it otherwise")
+    try:
+        strategy = Strategy(name, next(iter(found)).load())
+        _ = strategy.options
+    except (ImportError, AttributeError, TypeError, LookupError, NameError) as error:
+        raise UserError(
+            f"strategy {name!r} can't be loaded from {offered[0]}: {type(error).__name__}: {error}"
+        ) from error
+    return strategy

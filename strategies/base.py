@@ -34,9 +34,11 @@ class Strategy:
 
     @property
     def options(self) -> type[Options]:
-        """The type of the function's second parameter."""
-        parameters = list(inspect.signature(self.run).parameters)
-        kind: type[Options] = get_type_hints(self.run)[parameters[1]]
+        """The type of the function's second parameter. Raises TypeError where that is not a kind of `Options`."""
+        second = list(inspect.signature(self.run).parameters)[1:2]
+        kind = get_type_hints(self.run).get(second[0]) if second else None
+        if not (isinstance(kind, type) and issubclass(kind, Options)):
+            raise TypeError("it takes a Search and its Options, with both annotated")
         return kind
 
     @property

@@ -5,6 +5,7 @@ intervals are clustered by problem, each problem weighing the same (Miller 2411.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Literal
 
@@ -172,22 +173,22 @@ def compare(
         raise UserError(f"{a} and {b} have no problem in common: a paired difference needs the same evaluation set")
     first, second = (part.loc[shared] for part in means)
     difference = (second["mean"] - first["mean"]).to_numpy()
-    middle, half = _paired(difference, confidence)
     low, high = percentiles(resamples(len(difference), draws, seed) @ difference, confidence)
     gained = lost = p = None
     if (first["size"] == 1).all() and (second["size"] == 1).all():
         gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
         p = mcnemar(gained, lost)
     cost_a, cost_b = (float(part.loc[shared].mean()) for part in costs)
-    bounds = max(-1.0, middle - half), min(1.0, middle + half), float(low), float(high)
+    bounds = *paired(difference, confidence), float(low), float(high)
     return Difference(float(difference.mean()), *bounds, gained, lost, p, cost_a, cost_b, len(shared))
 
 
-def _paired(difference: Array, confidence: float) -> tuple[float, float]:
-    """The middle and half the width of the interval of a mean difference."""
-    more = np.append(difference, [1.0, -1.0])
+def paired(differences: Sequence[float] | Array, confidence: float = 0.95) -> tuple[float, float]:
+    """Bonett and Price's interval (2012, eq. 3) of a mean of differences in [-1, 1], one for each problem."""
+    more = np.append(np.asarray(differences, dtype=np.float64), [1.0, -1.0])
     z, _ = _quantiles(confidence, len(more))
-    return float(more.mean()), z * float(more.std()) / math.sqrt(len(more))
+    middle, half = float(more.mean()), z * float(more.std()) / math.sqrt(len(more))
+    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def mcnemar(gained: int, lost: int) -> float:

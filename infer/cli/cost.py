@@ -25,8 +25,12 @@ from infer.errors import UserError, nearest
 from infer.report import quantity
 from infer.usage import Budget
 
-WHOLE = ("greedy", "best-of-n", "self-consistency")
-"""Strategies that keep all they sample; of others --branches says how many next steps they sample for each kept."""
+SINGLE = ("greedy", "budget-forcing")
+"""Strategies of one trajectory."""
+WHOLE = ("best-of-n", "self-consistency", "particle-filter")
+"""Strategies of n trajectories."""
+BEAMS = ("beam", "dvts")
+"""Strategies that sample n next steps in each iteration, and keep one of every --branches."""
 
 
 @app.command(
@@ -37,13 +41,18 @@ WHOLE = ("greedy", "best-of-n", "self-consistency")
 )
 def cost(
     model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, a folder, or a hub id.")] = "nano-s",
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="What is sampled: see --branches.")] = "best-of-n",
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Trajectories that are kept. greedy: 1.")] = 16,
+    strategy: Annotated[
+        str, typer.Option("--strategy", "-s", help=f"One of {', '.join((*SINGLE, *WHOLE, *BEAMS))}.")
+    ] = "best-of-n",
+    n: Annotated[
+        int,
+        typer.Option("--n", "-n", min=1, help="As the strategy's option: trajectories, or next steps of all beams."),
+    ] = 16,
     branches: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Next steps that a search samples for each it keeps. Default: 4; best-of-n and voting have none.",
+            help="Next steps that a beam search samples behind each beam (its option width). Default: 4.",
         ),
     ] = None,
     tokens: Annotated[str, typer.Option(help="Of one trajectory, such as 8k.")] = "1k",
@@ -60,17 +69,24 @@ def cost(
     """What one problem costs on paper: FLOPs, bytes, device time and dollars of generator and verifier."""
     if strategy not in strategies.names():
         raise UserError(f"unknown strategy {strategy!r}: {nearest(strategy, strategies.names())}")
-    if branches is not None and strategy in WHOLE:
+    if strategy not in (*SINGLE, *WHOLE, *BEAMS):
+        raise UserError(
+            f"what {strategy} samples depends on what it finds, up to its budget: infer sweep --dry-run prices budgets"
+        )
+    if branches is not None and strategy not in BEAMS:
         raise UserError(f"--branches {branches}: {strategy} samples whole trajectories: leave it out")
+    branches = (branches or 4) if strategy in BEAMS else 1
+    if n % branches:
+        raise UserError(f"--n {n} is not divisible by --branches {branches}: each beam samples as many next steps")
     device = devices.find(hardware)
     verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
     paper = estimate(
         models.spec(model, dtype),
         device,
-        samples=1 if strategy == "greedy" else n,
+        samples=1 if strategy in SINGLE else n // branches,
         tokens=_count("--tokens", tokens),
         prompt=_count("--prompt", prompt),
-        branches=1 if strategy in WHOLE else branches or 4,
+        branches=branches,
         verifier=verifier,
         serving=Serving(batch=batch) if batch is not None else None,
     )
