@@ -40,7 +40,7 @@ class EvalSet:
     """Problems under one name.
 
     `load()` raises a `UserError` for what is wrong with the set at the call, before its first problem; the problems
-    themselves are streamed. `source` is a hub id with its revision, a path, or "procedural".
+    themselves are streamed. `source` is a hub id with its revision, a path with the file's digest, or "procedural".
     """
 
     name: str

@@ -4,6 +4,7 @@ JSONL, CSV and Parquet are streamed; JSON, one list, is read whole.
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,18 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def open_file(path: Path, columns: Columns) -> EvalSet:
-    """The set of a file's problems. Reads the file once, so that whatever is wrong with it is raised here."""
+    """The set of a file's problems. Reads the file once, so that whatever is wrong with it is raised here.
+
+    Its source has a digest of the content: a run is not resumed on problems that were changed since.
+    """
 
     def load() -> Iterator[Problem]:
         return problems(rows(path), where=str(path), stem=path.stem, columns=columns)
 
     check(load(), str(path))
-    return EvalSet(name=path.stem, summary=f"the problems of {path}", source=str(path), load=load)
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    return EvalSet(path.stem, f"the problems of {path}", f"{path}, sha256 {digest}", load)
 
 
 def rows(path: Path) -> Iterator[tuple[str, Row]]:

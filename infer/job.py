@@ -32,6 +32,10 @@ from infer.verifiers.base import Verifier
 
 logger = logging.getLogger(__name__)
 
+REQUESTS = 256
+"""Open at once with a server, as many as a vLLM server runs at once by default. `Machine.concurrency` counts problems,
+and each of them has several requests."""
+
 
 class Job(BaseModel):
     """What to solve, how, with which models. Fields left None take the model's profile."""
@@ -77,6 +81,7 @@ class Machine:
     data_parallel: int = 1
     memory_fraction: float = 0.9
     api_key: str | None = None
+    prm_api_key: str | None = None
 
 
 class Plan:
@@ -220,7 +225,11 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
 
             assert job.base_url is not None
             generator = await OpenAIGenerator.connect(
-                job.base_url, job.model, api_key=machine.api_key, max_context=job.max_context
+                job.base_url,
+                job.model,
+                api_key=machine.api_key,
+                max_context=job.max_context,
+                concurrency=REQUESTS,
             )
             generator.spec = models.spec_if_known(generator.model, job.dtype, download=False)
         else:
@@ -247,7 +256,9 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
                     local,
                     generator=generator,
                     revision=job.prm_revision,
+                    tensor_parallel=machine.tensor_parallel,
                     memory_fraction=theirs,
+                    api_key=machine.prm_api_key,
                 )
             stack.push_async_callback(verifier.close)
         yield Models(generator, verifier, await stack.enter_async_context(AnswerChecker()))
@@ -267,7 +278,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _shares(job: Job, machine: Machine, with_verifier: bool) -> tuple[float, float]:
-    """What share of the memory generator and verifier get, where both run in vLLM here; said in the log."""
+    """What share of each GPU's memory generator and verifier get, where both run in vLLM here; said in the log."""
     fraction = machine.memory_fraction
     if job.backend != "vllm" or not with_verifier:
         return fraction, fraction
@@ -278,7 +289,10 @@ def _shares(job: Job, machine: Machine, with_verifier: bool) -> tuple[float, flo
     from infer.engine import device_memory
 
     generator, verifier = models.spec_if_known(job.model, job.dtype), models.verifier_spec(job.prm)
-    shares = models.share_memory(generator, verifier, fraction, device_memory())
+    memory = device_memory()
+    if memory is not None:
+        memory *= machine.tensor_parallel  # both are split over as many GPUs, evenly: a share of one is a share of all
+    shares = models.share_memory(generator, verifier, fraction, memory)
     logger.info("memory: %.2f of it for %s, %.2f for %s", shares[0], job.model, shares[1], job.prm)
     return shares
 

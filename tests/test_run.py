@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infer.errors import UserError
-from infer.run import Run, read_solutions
+from infer.run import Run, describe_machine, read_solutions
 from infer.solution import Candidate, Solution
 from infer.usage import Usage
 
@@ -82,6 +82,25 @@ def test_facts_that_changed_are_noted_once(folder: Path) -> None:
         Run.open(folder, CONFIG, facts).close()
     record = json.loads((folder / "run.json").read_text())
     assert [facts["python"] for facts in record["facts"]] == ["3.11", "3.12"]
+
+
+def test_keys_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ["--api-key", "sk-1", "--seed=1", "--prm-api-key=sk=2", "--api-key=sk-3"]
+    monkeypatch.setattr(sys, "argv", ["infer", "solve", "a --b", *keys])
+    shown = describe_machine()["command"]
+    assert shown == "infer solve 'a --b' --api-key '***' --seed=1 '--prm-api-key=***' '--api-key=***'"
+
+
+def test_a_server_that_serves_another_model_is_refused(tmp_path: Path) -> None:
+    def session(model: str, **facts: Any) -> None:
+        with Run.open(tmp_path, {"model": None}, {**FACTS, **facts}) as run:
+            run.add_facts({"generator": {"model": model, "server_version": facts.get("version")}})
+
+    session("a")
+    session("a", python="3.12", version="1.0")
+    with pytest.raises(UserError, match="holds another run: the server had a and has b: name another folder"):
+        session("b", python="3.13")
+    session("a")
 
 
 def test_a_line_torn_at_any_byte_costs_that_line_alone(folder: Path) -> None:

@@ -77,6 +77,7 @@ def compare(
     backend: options.Backend = None,
     base_url: options.BaseUrl = None,
     api_key: options.ApiKey = None,
+    prm_api_key: options.PrmApiKey = None,
     dtype: options.Dtype = None,
     max_context: options.MaxContext = None,
     hardware: options.Hardware = "h100",
@@ -101,7 +102,7 @@ def compare(
     """Compare strategies at equal budgets on the same problems: accuracy, cost, paired significance."""
     given = {name: value for name, value in locals().items() if name not in ("strategy", "budget")}
     cells = grids.expand(job_of(given, ()), strategy, budget or [None], [model], [temperature], [seed])
-    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
+    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
     return _run("compare", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
@@ -142,6 +143,7 @@ def sweep(
     backend: options.Backend = None,
     base_url: options.BaseUrl = None,
     api_key: options.ApiKey = None,
+    prm_api_key: options.PrmApiKey = None,
     dtype: options.Dtype = None,
     max_context: options.MaxContext = None,
     hardware: options.Hardware = "h100",
@@ -169,7 +171,7 @@ def sweep(
     if dry_run:
         _print_cells(cells, limit)
         return 0
-    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
+    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
     return _run("sweep", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
@@ -221,31 +223,34 @@ def _run(
     debug: bool,
 ) -> int:
     """Runs the cells that are not finished, and shows all of them."""
-    total = sum(1 for _ in cells[0].plan.problems(limit))
-    if total == 0:
+    asked = {problem.id for problem in cells[0].plan.problems(limit)}
+    if not asked:
         raise UserError(f"{cells[0].plan.evalset.name} has no problems")
     folder = folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-{command}")
-    missing = [cell for cell in cells if len(_done(cell, folder)) < total]
+    missing = [cell for cell in cells if not asked <= _done(cell, folder)]
     failures: list[Failure] = []
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         if not debug:
             stack.enter_context(engine_noise_to(folder))
         left = f", {len(cells) - len(missing)} of them finished" if len(missing) < len(cells) else ""
-        say(f"{cells[0].plan.evalset.name}, {total} problems: {len(cells)} cells{left}, into {folder}")
+        say(f"{cells[0].plan.evalset.name}, {len(asked)} problems: {len(cells)} cells{left}, into {folder}")
 
         async def session() -> None:
             async with aclosing(grids.load(missing, machine)) as loading:
                 async for cell, loaded in loading:
                     say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-                    failures.extend(await _cell(cell, loaded, folder / cell.name, limit, total, machine, trace))
+                    failures.extend(await _cell(cell, loaded, folder / cell.name, limit, asked, machine, trace))
 
         try:
             asyncio.run(session())
         except KeyboardInterrupt:
             say(f"stopped: what is solved is kept; the same command with --run {folder} goes on")
             return 130
-    rows = [Row.of(cell.name, cell.strategy, cell.pair, read_solutions(folder / cell.name)) for cell in cells]
+    rows = []
+    for cell in cells:  # all over the same problems, though a run may hold more
+        solutions = (each for each in read_solutions(folder / cell.name) if each.problem_id in asked)
+        rows.append(Row.of(cell.name, cell.strategy, cell.pair, solutions))
     if as_json:
         sys.stdout.write(json.dumps({"run": str(folder), "cells": rows_json(rows)}) + "\n")
     else:
@@ -262,16 +267,17 @@ def _done(cell: Cell, folder: Path) -> set[str]:
 
 
 async def _cell(
-    cell: Cell, loaded: Models, folder: Path, limit: int | None, total: int, machine: Machine, trace: bool
+    cell: Cell, loaded: Models, folder: Path, limit: int | None, asked: set[str], machine: Machine, trace: bool
 ) -> list[Failure]:
-    """Solves what is missing of one cell; what could not be tried."""
+    """Solves what one cell lacks of the problems `asked`, the first `limit`; what could not be tried."""
     earlier = Tally()
     with Run.open(folder, cell.plan.config(), describe_machine()) as run:
         for solution in run.solutions():
-            earlier.add(solution)
+            if solution.problem_id in asked:
+                earlier.add(solution)
         session = cell.plan.session(loaded, run.traces() if trace else None)
         run.add_facts(session.describe())
-        with ProgressBar(err, total, earlier) as bar:
+        with ProgressBar(err, len(asked), earlier) as bar:
             record = Recorder(run, bar)
             waiting = (problem for problem in cell.plan.problems(limit) if problem.id not in run.done)
             await session.solve(waiting, record, machine.concurrency)

@@ -77,6 +77,11 @@ BaseUrl = Annotated[
     str | None, typer.Option(help="Of the server, such as http://127.0.0.1:8000/v1.", rich_help_panel=MODELS)
 ]
 ApiKey = Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="Of the server.", rich_help_panel=MODELS)]
+PrmApiKey = Annotated[
+    str | None,
+    # no other key is sent there: the two servers may be strangers to each other
+    typer.Option(envvar="INFER_PRM_API_KEY", help="Of the servers that --prm names.", rich_help_panel=MODELS),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(help="auto, bfloat16, float16 or float32. Default: the profile's.", rich_help_panel=MODELS),

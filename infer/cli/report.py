@@ -114,6 +114,7 @@ def rescore(
         str | None, typer.Option(help="Score the stored solutions with this reward model. Default: their scores.")
     ] = None,
     prm_revision: options.PrmRevision = None,
+    prm_api_key: options.PrmApiKey = None,
     aggregation: Annotated[Aggregation | None, typer.Option(help="Of step scores. Default: the run's.")] = None,
     choose: Annotated[Choice | None, typer.Option(help="What decides. Default: the trajectory stays chosen.")] = None,
     answers: Annotated[Literal["math", "exact"], typer.Option(help="How answers are compared.")] = "math",
@@ -127,7 +128,9 @@ def rescore(
         async with AnswerChecker(answers) as checker:
             if prm is None:
                 return await rescore_run(run, to, checker, aggregation=aggregation, choose=choose)
-            verifier = await models.open_verifier(prm, models.default_backend(), revision=prm_revision)
+            verifier = await models.open_verifier(
+                prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
+            )
             try:
                 return await rescore_run(
                     run, to, checker, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose

@@ -46,6 +46,7 @@ def solve(
     backend: options.Backend = None,
     base_url: options.BaseUrl = None,
     api_key: options.ApiKey = None,
+    prm_api_key: options.PrmApiKey = None,
     dtype: options.Dtype = None,
     max_context: options.MaxContext = None,
     hardware: options.Hardware = "h100",
@@ -69,7 +70,7 @@ def solve(
 ) -> int:
     """Solve problems with a strategy, within a budget, everything counted."""
     plan = Plan(job_of(locals(), option or []))
-    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key)
+    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
     return _solve(plan, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
@@ -78,9 +79,10 @@ def _solve(
 ) -> int:
     """Runs a plan, shows how it goes and what came of it."""
     start = time.monotonic()
-    total = sum(1 for _ in plan.problems(limit))
-    if total == 0:
+    asked = {problem.id for problem in plan.problems(limit)}
+    if not asked:
         raise UserError(f"{plan.evalset.name} has no problems")
+    total = len(asked)
     if folder is None and (plan.job.question is None or trace):
         folder = fresh_folder(f"{Path(plan.evalset.name).stem}-{plan.strategy.name}")
     earlier = Tally()
@@ -88,11 +90,13 @@ def _solve(
         run = stack.enter_context(Run.open(folder, plan.config(), describe_machine())) if folder is not None else None
         if not debug:
             stack.enter_context(engine_noise_to(folder))
+        # solutions come in any order and --limit may have been larger: what the run holds besides is not counted
         for solution in run.solutions() if run is not None else ():
-            earlier.add(solution)
+            if solution.problem_id in asked:
+                earlier.add(solution)
         done = run.done if run is not None else set()
         if done:
-            say(f"resuming {folder}: {len(done)} of {total} problems are solved")
+            say(f"resuming {folder}: {len(done & asked)} of {total} problems are done")
         elif total > 1:
             budget = f" of {plan.budget} a problem" if plan.budget else ""
             model = plan.job.model or plan.job.base_url
@@ -109,11 +113,11 @@ def _solve(
                 await session.solve(waiting, record, machine.concurrency)
 
         try:
-            if len(done) < total:
+            if not asked <= done:
                 asyncio.run(session())
         except KeyboardInterrupt:
             resume = f"; the same command with --run {folder} goes on" if folder is not None else ""
-            say(f"stopped: {len(done)} of {total} problems are solved and kept{resume}")
+            say(f"stopped: {len(done & asked)} of {total} problems are done and kept{resume}")
             return 130
     seconds = time.monotonic() - start
     if as_json:
