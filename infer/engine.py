@@ -33,6 +33,7 @@ class Engine(Protocol):
     def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> "asyncio.Future[Any]":
         """vLLM's final output for one request; what there is at `deadline` (time.monotonic) if that comes first.
 
+        None where there is none by then: the request was still queued, or in a prefill that the engine doesn't tell of.
         The output's prompt is charged as the engine counts it (`num_cached_tokens`). Cancelling the future aborts the
         request; it fails with RuntimeError if the engine does or is closed. (A future, not a coroutine: at tens of
         thousands of requests a second a task for each would be felt.)
@@ -88,17 +89,13 @@ class InProcessEngine:
     async def _step_while_waiting(self) -> None:
         try:
             while self._waiting:
-                finished = False
+                finished = self._cut_late()
                 for output in self._engine.step():
                     name = output.request_id
                     if output.finished:
                         finished |= self._resolve(name, output)
                     else:
                         self._partial[name] = output
-                if self._deadlines:
-                    now = time.monotonic()
-                    for name in [name for name, deadline in self._deadlines.items() if deadline <= now]:
-                        finished |= self._cut(name)
                 for _ in range(TURNS_BETWEEN_STEPS if finished else 1):
                     await asyncio.sleep(0)
         except Exception as error:
@@ -113,13 +110,14 @@ class InProcessEngine:
         future.set_result(output)
         return True
 
-    def _cut(self, name: str) -> bool:
-        """Ends a request at its deadline, with what it has. One not yet scheduled waits for its first token."""
-        partial = self._partial.get(name)
-        if partial is None:
-            return False
-        self._engine.abort_request([name])
-        return self._resolve(name, partial)
+    def _cut_late(self) -> bool:
+        """Ends the requests whose deadline has come, with what they have: None if they were not scheduled yet."""
+        now = time.monotonic()
+        late = [name for name, deadline in self._deadlines.items() if deadline <= now]
+        if late:
+            self._engine.abort_request(late)
+        resolved = [self._resolve(name, self._partial.get(name)) for name in late]
+        return any(resolved)
 
     def _fail(self, error: RuntimeError) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -180,8 +178,11 @@ class ProcessEngine:
         self.spec = _spec(self._config.model_config)
         self._requests = 0
         self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> asyncio.Future[Any]:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
         self._requests += 1
         task = asyncio.create_task(self._run(prompt, params, deadline, str(self._requests)))
         self._running.add(task)
@@ -189,18 +190,28 @@ class ProcessEngine:
         return task
 
     async def _run(self, prompt: list[int], params: Any, deadline: float | None, name: str) -> Any:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return None
         outputs = self._outputs({"type": "token", "prompt_token_ids": prompt}, params, name)
+        limit = asyncio.timeout(left)
         last: Any = None
         try:
-            while True:
-                left = None if deadline is None or last is None else deadline - time.monotonic()
-                last = await asyncio.wait_for(anext(outputs), left)
-        except (StopAsyncIteration, TimeoutError):
-            return last
+            # around the whole loop: `wait_for` loses a cancellation that comes together with an output (Python 3.11)
+            async with limit:
+                async for output in outputs:
+                    last = output
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and task.cancelling() == 1:  # by `close` and nobody else
+                raise RuntimeError("the engine was closed") from None
+            raise
         except Exception as error:
-            raise RuntimeError(f"vLLM failed: {type(error).__name__}: {error}") from error
+            if not (isinstance(error, TimeoutError) and limit.expired()):  # vLLM has time-outs of its own
+                raise RuntimeError(f"vLLM failed: {type(error).__name__}: {error}") from error
         finally:
             await outputs.aclose()  # aborts what is not finished
+        return last
 
     def _outputs(self, prompt: Any, params: Any, name: str) -> Any:
         from vllm import PoolingParams
@@ -212,9 +223,15 @@ class ProcessEngine:
         return {**_describe(self._config), "engine": "own processes"}
 
     async def close(self) -> None:
-        for task in self._running:
+        self._closed = True
+        await asyncio.sleep(0)  # a task cancelled before it began could not tell why it ends
+        running = list(self._running)
+        for task in running:
             task.cancel()
-        self._engine.shutdown()
+        try:
+            await asyncio.gather(*running, return_exceptions=True)
+        finally:
+            self._engine.shutdown()
 
 
 def _spec(model: Any) -> ModelSpec | None:

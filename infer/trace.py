@@ -128,14 +128,15 @@ def read_trace(path: Path) -> TracedSearch:
     """Reads a trace; a torn last line is dropped. Raises UserError where it is none, or of a newer version."""
     events = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # bytes: a tear may lie within a character, and `str.splitlines` also splits at characters that a text may have
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UserError(f"there is no trace {path}: traces are kept by infer solve --trace") from None
     for number, line in enumerate(lines, 1):
         try:
-            events.append(json.loads(line))
+            events.append(json.loads(line.decode()))
         except ValueError:
-            if line.endswith("\n"):
+            if number < len(lines):
                 raise UserError(f"line {number} of {path} is not JSON: mend or remove it") from None
     try:
         if events[0]["version"] > VERSION:

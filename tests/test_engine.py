@@ -5,12 +5,13 @@ import gc
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from infer.generate.base import Request, Sampling
+from infer.engine import ProcessEngine
+from infer.generate.base import Completion, Request, Sampling
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
 
@@ -64,12 +65,115 @@ async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, end
     assert await complete(nano_engine) == 5
 
 
+async def test_a_deadline_ends_what_is_still_queued(nano_engine: Any) -> None:
+    generator = VLLMGenerator(nano_engine)
+    prompt = await generator.encode([{"role": "user", "content": PROMPTS[2]}])
+    nothing = Completion([], 0, "", "length", [], 0, 0)
+    late = Request(prompt, Sampling(), 900, n=2, logprobs=True, deadline=time.monotonic() - 1)
+    assert await generator.generate(late) == [nothing, nothing]
+    count = 300  # the engine runs 256 at once
+    crowd = Request(prompt, Sampling(), 900, n=count, logprobs=True, deadline=time.monotonic() + 0.2)
+    completions = await generator.generate(crowd)
+    assert sum(completion == nothing for completion in completions) >= count - 256
+    assert all(completion.prefill + completion.cached == len(prompt) for completion in completions if completion.tokens)
+    assert all(completion.finish == "length" for completion in completions)
+    (after,) = await generator.generate(Request(prompt, Sampling(temperature=0), 5))
+    assert after.num_tokens == 5
+
+
+class Scripted:
+    """Stands in for vLLM's `AsyncLLM`: an output, then what `then` does, over and over."""
+
+    def __init__(self, then: Callable[[], Awaitable[Any]]) -> None:
+        self.then = then
+        self.ended = self.shut = False
+
+    async def generate(self, *_: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield await self.then()
+        finally:
+            assert not self.shut
+            self.ended = True
+
+    def shutdown(self) -> None:
+        self.shut = True
+
+
+def scripted(then: Callable[[], Awaitable[Any]]) -> Any:
+    engine: Any = object.__new__(ProcessEngine)
+    engine._engine, engine._requests, engine._running, engine._closed = Scripted(then), 0, set(), False
+    return engine
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_closing_fails_those_who_wait(begun: bool) -> None:
+    engine = scripted(asyncio.Event().wait)
+    calls = [engine.submit([1], None) for _ in range(2)]
+    if begun:
+        await asyncio.sleep(0.01)
+    await engine.close()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(result) for result in results] == ["the engine was closed"] * 2
+    assert {type(result) for result in results} == {RuntimeError}
+    assert engine._engine.ended
+    assert engine._engine.shut
+    with pytest.raises(RuntimeError, match="is closed"):
+        engine.submit([1], None)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("deadline", [None, 5.0])
+async def test_a_cancellation_that_comes_with_an_output_counts(turns: int, deadline: float | None) -> None:
+    output: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    awaited: Iterator[Awaitable[Any]] = iter([asyncio.sleep(0, "first"), output])
+
+    async def then() -> Any:
+        return await (next(awaited, None) or asyncio.sleep(0.01, "more"))
+
+    engine = scripted(then)
+    call = engine.submit([1], None, deadline and time.monotonic() + deadline)
+    await asyncio.sleep(0.01)
+    output.set_result("output")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call], timeout=2)
+    assert call.cancelled()
+    assert engine._engine.ended
+
+
+async def test_a_time_out_within_vllm_is_no_deadline() -> None:
+    async def then() -> None:
+        raise TimeoutError("no answer from the core")
+
+    engine = scripted(then)
+    for deadline in (None, time.monotonic() + 5):
+        with pytest.raises(RuntimeError, match="vLLM failed: TimeoutError: no answer from the core"):
+            await engine.submit([1], None, deadline)
+
+
+async def test_a_deadline_before_the_first_output_gives_none() -> None:
+    engine = scripted(asyncio.Event().wait)
+    assert await engine.submit([1], None, time.monotonic() + 0.05) is None
+    assert engine._engine.ended
+    assert await engine.submit([1], None, time.monotonic() - 1) is None
+
+
+async def test_a_deadline_gives_the_last_output() -> None:
+    outputs = iter(range(100))
+
+    async def then() -> int:
+        await asyncio.sleep(0.02)
+        return next(outputs)
+
+    assert 0 < await scripted(then).submit([1], None, time.monotonic() + 0.3) < 20
+
+
 @pytest.fixture
 def own_processes() -> Iterator[Any]:
     pytest.importorskip("vllm")
     from vllm import EngineArgs
-
-    from infer.engine import ProcessEngine
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     arguments: dict[str, Any] = {
@@ -98,7 +202,7 @@ async def test_an_engine_in_its_own_processes_does_the_same(nano_engine: Any, ow
 
         prompt = await generators[1].encode([{"role": "user", "content": PROMPTS[2]}])
         start = time.monotonic()
-        request = Request(prompt, Sampling(temperature=0), 900, n=2, deadline=start + 0.05)
+        request = Request(prompt, Sampling(temperature=0), 900, n=2, deadline=start + 0.5)
         cut = await generators[1].generate(request)
         assert time.monotonic() - start < 5
         assert all(completion.tokens for completion in cut)

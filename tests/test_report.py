@@ -225,7 +225,7 @@ def test_the_summary_for_people() -> None:
     low, high = wilson(800, 1200)
     assert shown["accuracy"] == ("66.7%", f"{low:.1%} to {high:.1%} (95%), 800 of 1,200")
     assert [label for label in shown if label.startswith("level")] == [f"level {i}" for i in range(12)]
-    assert shown["problems solved"] == ("1,200", "")
+    assert shown["problems finished"] == ("1,200", "")
     assert shown["failed"][0] == "2"
     assert shown["tokens generated"] == ("120,000,000,000", "100,000,000 a problem")
     assert shown["discarded"] == ("0", "0.0% of them")
@@ -268,14 +268,14 @@ def test_what_is_not_known_of_the_cost_is_not_shown() -> None:
 @pytest.mark.parametrize("counts", [Tally(), tally(solution(correct=None)), tally(solution())])
 def test_summaries_of_little(counts: Tally) -> None:
     shown = rows(summary(counts, seconds=0.0))
-    assert shown["problems solved"][0] == str(counts.problems)
+    assert shown["problems finished"][0] == str(counts.problems)
     assert shown["accuracy"][0] == ("100.0%" if counts.graded else "-")
-    assert rows(summary(Tally(), earlier=counts))["problems solved"][0] == str(counts.problems)
+    assert rows(summary(Tally(), earlier=counts))["problems finished"][0] == str(counts.problems)
 
 
 def test_a_resumed_run_is_summed_up_as_a_whole() -> None:
     shown = rows(summary(tally(solution()), 10.0, earlier=tally(solution(), solution())))
-    assert shown["problems solved"] == ("3", "2 with a solution before")
+    assert shown["problems finished"] == ("3", "2 with a solution before")
     assert shown["tokens generated"] == ("4,500", "1,500 a problem")
     assert shown["wall time"] == ("10.0 s", "this session")
     assert shown["tokens/s"] == ("150", "generated")

@@ -10,7 +10,8 @@ from infer.errors import UserError, WriteError
 from infer.problem import Problem
 from infer.solve import solve_one
 from infer.strategies import find
-from infer.trace import TracedNode, read_trace, trace_path
+from infer.trace import Trace, TracedNode, read_trace, trace_path
+from infer.tree import Node
 from tests import toy
 from tests.test_laws import VARIANTS, grade
 
@@ -74,6 +75,20 @@ async def test_a_torn_trace_is_read_up_to_the_tear(tmp_path: Path) -> None:
         read_trace(path)
     with pytest.raises(UserError, match=r"no trace .*--trace"):
         read_trace(trace_path(tmp_path, "absent"))
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x85b", "\u2200\U0001f600"])
+def test_any_text_can_be_read_and_torn_anywhere(text: str, tmp_path: Path) -> None:
+    root = Node.of_prompt([1, 2])
+    trace = Trace(tmp_path, Problem("p", "q"), root)
+    node = Node(root, 0, [3], 1, text, "end")
+    trace.sampled([node], 1.0)
+    path = trace_path(tmp_path, "p")
+    whole = path.read_bytes()
+    assert [child.text for child in read_trace(path).roots[0].children] == [text]
+    for cut in range(whole.index(b"\n") + 1, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert not read_trace(path).roots[0].children
 
 
 async def test_a_trace_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:

@@ -21,7 +21,11 @@ SIBLINGS = 6
 
 
 @app.command(
-    epilog=examples("infer show runs/first", "infer show runs/first nano-3-17", "infer show runs/first nano-3-17 --all")
+    epilog=examples(
+        "infer show runs/first",
+        "infer show runs/first nano-L3-0017",
+        "infer show runs/first nano-L3-0017 --all",
+    )
 )
 def show(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],

@@ -25,6 +25,7 @@ from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.base import Completion, Message, Request, gather_or_cancel, plain_prompt
 from infer.generate.http import LOST, Http, Json, Refused, reason
+from infer.generate.text import PARTIAL
 from infer.tree import Finish, Prompt
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _UNKNOWN_CONTEXT = 4096
 """Tokens of context where neither the server nor the caller tells."""
 _TAIL = 4
 """Tokens of which one character consists at most, in byte-level vocabularies."""
-_PARTIAL = "\ufffd"
-"""What a decoder puts for the first bytes of a character whose other bytes are missing."""
 
 
 @dataclass(slots=True)
@@ -50,6 +49,8 @@ class _Reply:
     stop: str | None = None
     """The stop string that was met, where the server tells it."""
     usage: Json | None = None
+    cut: bool = False
+    """The deadline came before the stream's end."""
 
     def take(self, event: Json) -> None:
         for choice in event.get("choices") or []:
@@ -198,11 +199,14 @@ class OpenAIGenerator:
         left = deadline - time.monotonic()
         if left > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(left) as limit:
                     await self._http.stream(
                         url, body, lambda: tries.append(_Reply()), lambda event: tries[-1].take(event)
                     )
-        return tries[-1] if tries else None
+        if not tries:
+            return None
+        tries[-1].cut = limit.expired()
+        return tries[-1]
 
     def _body(self, request: Request, seed: int) -> Json:
         sampling = request.sampling
@@ -247,7 +251,7 @@ class OpenAIGenerator:
 
     def _usage(self, reply: _Reply) -> Json:
         """What the server charged. A stream that was cut tells nothing: its chunks are counted, one token each."""
-        if reply.usage is None and reply.finish_reason is not None and not reply.tokens:
+        if reply.usage is None and not reply.cut and not reply.tokens:
             raise RuntimeError(f"{self._base_url} tells no usage with its replies, so that tokens can't be counted")
         return reply.usage or {}
 
@@ -264,16 +268,16 @@ class OpenAIGenerator:
         last = ""
         if tokens and not ended and reply.finish_reason is not None:  # else nothing goes on from here
             last = await self._ending(reply, stop)
-        before = [] if isinstance(prompt, str) else prompt[-_TAIL:]
+        prompt = [] if isinstance(prompt, str) else prompt
         text = reply.text
-        if tuple(before) in self._torn:
-            known = (await self._decode(before)).rstrip(_PARTIAL)
+        if tuple(prompt[-_TAIL:]) in self._torn:
+            before = await self._last(prompt, _TAIL)
             visible = tokens[:-1] if ended else tokens  # /detokenize would spell the end token out
-            text = (await self._decode(before + visible)).rstrip(_PARTIAL)[len(known) :]
+            text = (await self._whole(before + visible))[len(await self._whole(before)) :]
         elif stop is not None:
-            text += last.partition(stop)[2].rstrip(_PARTIAL)
-        if last.endswith(_PARTIAL):
-            self._torn.add(tuple((before + tokens)[-_TAIL:]))
+            text += last.partition(stop)[2].rstrip(PARTIAL)
+        if last.endswith(PARTIAL):
+            self._torn.add(tuple((prompt[-_TAIL:] + tokens)[-_TAIL:]))
         return text
 
     async def _ending(self, reply: _Reply, stop: str | None) -> str:
@@ -285,13 +289,33 @@ class OpenAIGenerator:
         pieces: list[str] = []
         for token in reversed(reply.tokens):
             pieces.insert(0, await self._decode([token]))
-            if _PARTIAL in pieces[0] or len("".join(pieces[:-1])) >= len(stop or "") - 1:
+            if PARTIAL in pieces[0] or len("".join(pieces[:-1])) >= len(stop or "") - 1:
                 break
         text = "".join(pieces)
         head, met, _ = text.partition(stop) if stop else (text, "", "")
-        if text and _PARTIAL not in text and met == (stop or "") and reply.text.endswith(head + met):
+        if text and PARTIAL not in text and met == (stop or "") and reply.text.endswith(head + met):
             return text
-        return await self._decode(reply.tokens[-_TAIL - len(stop or "") :])
+        return await self._decode(await self._last(reply.tokens, _TAIL * (len(stop or "") + 1)))
+
+    async def _last(self, ids: list[int], size: int) -> list[int]:
+        """See `infer.generate.text.last_tokens`."""
+        while size < len(ids) and PARTIAL in await self._decode([ids[-size]]):
+            size += 1
+        return ids[-size:]
+
+    async def _whole(self, ids: list[int]) -> str:
+        """The text of tokens up to their last whole character.
+
+        A decoder with byte fallback (Llama 2, Gemma) shows nothing of a run of byte tokens whose last character is not
+        whole: what it showed before counts.
+        """
+        whole = ""
+        for size in range(len(ids), 0, -1):
+            decoded = await self._decode(ids[:size])
+            whole = max(whole, decoded.rstrip(PARTIAL), key=len)
+            if not decoded.endswith(PARTIAL):
+                break
+        return whole
 
     async def _decode(self, ids: list[int]) -> str:
         """The text of a few tokens, asked for once."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from infer.generate.base import Sampling
 
-_GREEDY_BELOW = 1e-5
-"""Temperatures under this are greedy, as in vLLM."""
+_LEAST_TEMPERATURE = 0.01
+"""Temperatures between 0 and this are raised to it, as vLLM does: the backends must draw from the same distribution."""
 
 
 def draw(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> Tensor:
@@ -18,7 +18,7 @@ def draw(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[tor
     on no other row.
     """
     tokens = logits.argmax(-1)
-    rows = [row for row, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
+    rows = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if not rows:
         return tokens
     at = torch.tensor(rows, device=logits.device)
@@ -39,7 +39,7 @@ def probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(sampling, name) for sampling in samplings], device=logits.device)[:, None]
 
-    logits = logits / column("temperature")
+    logits = logits / column("temperature").clamp(min=_LEAST_TEMPERATURE)
     if any(sampling.min_p > 0 for sampling in samplings):
         weights = logits.softmax(-1)
         logits = logits.masked_fill(weights < column("min_p") * weights.amax(-1, keepdim=True), -torch.inf)

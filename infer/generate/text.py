@@ -1,13 +1,16 @@
 """Token ids to text, a token at a time."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 Decode = Callable[[list[int]], str]
 
+PARTIAL = "\ufffd"
+"""What a decoder puts for the first bytes of a character whose other bytes are missing. One with byte fallback (Llama
+2, Gemma) puts it for every byte of a run of byte tokens of which one character is not whole."""
+
 _CONTEXT = 8
 """Tokens on the left that a token is decoded with."""
-_PARTIAL = "\ufffd"
-"""What a decoder puts for the first bytes of a character whose other bytes are missing."""
 
 
 class Detokenizer:
@@ -26,11 +29,12 @@ class Detokenizer:
     def add(self, token: int) -> str:
         """What the token adds to `text`; empty within a character."""
         self._window.append(token)
-        decoded = self._decode(self._window).rstrip(_PARTIAL)
+        decoded = self._decode(self._window).rstrip(PARTIAL)
         new = decoded[len(self._known) :]
         self._known += new
         self.text += new
-        if len(self._window) > 4 * _CONTEXT:
+        # within a run of byte tokens the window would have to reach back to the run's beginning anyway
+        if len(self._window) > 4 * _CONTEXT and PARTIAL not in self._decode([token]):
             self._window, self._known = self._context(self._window)
         return new
 
@@ -42,11 +46,44 @@ class Detokenizer:
         """The last tokens, as many as show any text (special ones don't), and the text of them that is whole."""
         size = _CONTEXT
         while True:
-            window = ids[-size:]
-            known = self._decode(window).rstrip(_PARTIAL)
-            if known or size >= len(ids):
+            window = last_tokens(self._decode, ids, size)
+            known = self._whole(window)
+            if known or len(window) == len(ids):
                 return window, known
             size *= 2
+
+    def _whole(self, ids: list[int]) -> str:
+        """The text that `add` would have told of these tokens: what was whole before a torn run of bytes counts."""
+        whole = ""
+        for size in range(len(ids), 0, -1):
+            decoded = self._decode(ids[:size])
+            whole = max(whole, decoded.rstrip(PARTIAL), key=len)
+            if not decoded.endswith(PARTIAL):
+                break
+        return whole
+
+
+def last_tokens(decode: Decode, ids: list[int], size: int) -> list[int]:
+    """The last `size` tokens, and as many before them as it takes to begin with one that is text by itself.
+
+    Behind a beginning within a character, a decoder with byte fallback would show nothing of the run it lies in.
+    """
+    while size < len(ids) and PARTIAL in decode([ids[-size]]):
+        size += 1
+    return ids[-size:]
+
+
+def encode_within(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a text that goes on from another.
+
+    Some tokenizers (Llama 2's) put a space before a text: it is encoded behind a newline, which is then cut off. Where
+    the newline merges with the text, the tokenizer has tokens of newlines, and those that do put nothing before.
+    """
+    newline: list[int] = list(tokenizer.encode("\n", add_special_tokens=False))
+    ids: list[int] = list(tokenizer.encode("\n" + text, add_special_tokens=False))
+    if ids[: len(newline)] == newline:
+        return ids[len(newline) :]
+    return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def first_stop(text: str, start: int, stops: Sequence[str]) -> str | None:

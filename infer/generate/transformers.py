@@ -24,7 +24,7 @@ from infer.cost.model import known_spec
 from infer.errors import UserError
 from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat
 from infer.generate.sampling import draw
-from infer.generate.text import Detokenizer, first_stop
+from infer.generate.text import Detokenizer, encode_within, first_stop
 from infer.tree import Finish
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -181,7 +181,7 @@ class TransformersGenerator:
         return encode_chat(self._tokenizer, messages)
 
     async def tokenize(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return encode_within(self._tokenizer, text)
 
     async def generate(self, request: Request) -> list[Completion]:
         """See `Generator.generate`. Raises UserError: no room behind the prompt; RuntimeError: the model failed."""

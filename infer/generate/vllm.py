@@ -6,7 +6,7 @@ from typing import Any
 
 from infer.engine import Engine
 from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat, gather_or_cancel
-from infer.generate.text import Detokenizer
+from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
 from infer.tree import Finish
 
 MAX_CHARACTER_TOKENS = 4
@@ -30,7 +30,7 @@ class VLLMGenerator:
         return encode_chat(self._engine.tokenizer, messages)
 
     async def tokenize(self, text: str) -> list[int]:
-        return list(self._engine.tokenizer.encode(text, add_special_tokens=False))
+        return encode_within(self._engine.tokenizer, text)
 
     async def generate(self, request: Request) -> list[Completion]:
         prompt = request.prompt
@@ -63,6 +63,8 @@ class VLLMGenerator:
         )
 
     def _completion(self, output: Any, request: Request) -> Completion:
+        if output is None:  # nothing by the deadline
+            return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
         sample = output.outputs[0]
         prompt, tokens = output.prompt_token_ids, list(sample.token_ids)
         text, finish = self._text(prompt, tokens, sample, _finish(sample, request))
@@ -81,14 +83,15 @@ class VLLMGenerator:
         """
         decode = partial(self._engine.tokenizer.decode, skip_special_tokens=True)
         stop = sample.stop_reason
-        if decode(prompt[-MAX_CHARACTER_TOKENS:]).endswith("\ufffd"):
+        if decode(prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
             detokenizer = Detokenizer(decode, prompt)
             for token in tokens:
                 detokenizer.add(token)
             return detokenizer.text, finish if not isinstance(stop, str) or stop in detokenizer.text else "length"
         if isinstance(stop, str):
-            tail = decode(tokens[-len(stop) - 1 :])
-            return sample.text + tail[tail.find(stop) + len(stop) :], finish
+            # one token more than the stop can have: a decoder drops the space that a text begins with
+            tail = decode(last_tokens(decode, tokens, MAX_CHARACTER_TOKENS * len(stop) + 1))
+            return sample.text + tail.partition(stop)[2].rstrip(PARTIAL), finish
         return sample.text, finish
 
     @property

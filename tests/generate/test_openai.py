@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ class Server:
 
     def __init__(self, *, token_exact: bool = False) -> None:
         self.token_exact = token_exact
+        self.spell = spell
         self.answer: Callable[[Json, asyncio.StreamWriter], Awaitable[None]] = self.complete
         self.bodies: list[Json] = []
         self.times: list[float] = []
@@ -91,7 +93,7 @@ class Server:
                 else:
                     send(writer, 200, {"tokens": PROBE if body["prompt"] == "Hello" else [7, 8, 9]})
             case "/detokenize" if self.token_exact:
-                send(writer, 200, {"prompt": spell(body["tokens"])})
+                send(writer, 200, {"prompt": self.spell(body["tokens"])})
             case _:
                 send(writer, 404, {"detail": "Not Found"})
 
@@ -100,13 +102,31 @@ class Server:
 
 
 PROBE = [5]  # what the generator asks to find out whether ids are told
-PIECES = {7: "a", 8: "b", 9: "c", 11: "fine", 12: "one\n", 13: "\n\nTwo", 2: "<end>", 14: "\xc3", 15: "\xa9"}
+PIECES = {
+    7: "a",
+    8: "b",
+    9: "c",
+    11: "fine",
+    12: "one\n",
+    13: "\n\nTwo",
+    2: "<end>",
+    14: "\xc3",
+    15: "\xa9",
+    16: "\xa9!",
+}
+BYTES = (14, 15, 16)
 
 
 def spell(tokens: list[int]) -> str:
-    """The text of tokens; 14 and 15 are the two bytes of one character."""
-    raw = b"".join(PIECES[token].encode("latin1" if token in (14, 15) else "utf8") for token in tokens)
+    """The text of tokens; 14 and 15 are the two bytes of one character, 16 is the second and more."""
+    raw = b"".join(PIECES[token].encode("latin1" if token in BYTES else "utf8") for token in tokens)
     return raw.decode(errors="replace")
+
+
+def spell_runs(tokens: list[int]) -> str:
+    """As a decoder with byte fallback spells: a run of bytes is torn as a whole."""
+    runs = [list(run) for _, run in groupby(tokens, lambda token: token in BYTES)]
+    return "".join("\ufffd" * len(run) if "\ufffd" in spell(run) else spell(run) for run in runs)
 
 
 def completion(
@@ -348,6 +368,34 @@ async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None
         assert (ended.text, ended.finish, ended.num_tokens) == ("\u00e9fine", "end", 3)
 
 
+@pytest.mark.parametrize("whole", [0, 1, 2, 9])
+async def test_a_character_cut_in_two_behind_others_of_bytes(whole: int) -> None:
+    """With byte fallback, half a character tears those before it in its run; they have been told already."""
+    server = Server(token_exact=True)
+    server.spell = spell_runs
+    async with connected(server) as generator:
+        run = [14, 15] * whole
+        server.answer = in_turn(
+            completion("\u00e9" * whole, tokens=[*run, 14]),
+            completion("ab\ufffd", tokens=[15, 14]),
+            completion("ab\ufffd", tokens=[15, 11]),
+        )
+        ids, texts = [7, 8], []
+        for _ in range(3):
+            got = await one(generator, prompt=ids)
+            ids, texts = ids + got.tokens, [*texts, got.text]
+    assert texts == ["\u00e9" * whole, "\u00e9", "\u00e9fine"]
+
+
+async def test_the_token_that_completes_a_stop_string_of_many_tokens_is_kept_whole() -> None:
+    server = Server(token_exact=True)
+    async with connected(server) as generator:
+        stop = "\u00e9" * 9
+        server.answer = in_turn(completion(f"fine{stop}", "stop", tokens=[11, *[14, 15] * 8, 14, 16], stop_reason=stop))
+        got = await one(generator, prompt=[7], delimiter=stop)
+    assert (got.text, got.finish) == (f"fine{stop}!", "step")
+
+
 async def test_a_prompt_without_room_is_refused() -> None:
     async with connected(Server(token_exact=True), max_context=4) as generator:
         for prompt in ([], [7] * 4):
@@ -383,6 +431,17 @@ async def test_the_deadline_returns_what_has_come() -> None:
         assert await one(generator, prompt=[7, 8], deadline=time.monotonic() - 1) == Completion(
             [], 0, "", "length", None, 0, 0
         )
+
+
+async def test_the_deadline_before_the_usage_counts_chunks() -> None:
+    server = Server()
+    async with connected(server) as generator:
+        pieces: list[Json] = [{"choices": [{"text": "do"}]}, {"choices": [{"text": "ne.", "finish_reason": "stop"}]}]
+        server.answer = in_turn(events(*pieces, then=None), events(*pieces))
+        got = await one(generator, deadline=time.monotonic() + 0.2)
+        assert got == Completion([], 2, "done.", "end", None, 0, 0)
+        with pytest.raises(RuntimeError, match="tells no usage"):  # that stream came to its end
+            await one(generator, deadline=time.monotonic() + 5)
 
 
 async def test_a_stream_that_ends_before_the_deadline_is_whole() -> None:

@@ -1,7 +1,9 @@
 """The transformers generator against `model.generate`, brute force and its own contract."""
 
 import asyncio
+import itertools
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from infer.errors import UserError
 from infer.generate.base import Completion, Request, Sampling
 from infer.generate.sampling import draw, probabilities
-from infer.generate.text import Detokenizer, first_stop
+from infer.generate.text import Detokenizer, encode_within, first_stop
 from infer.generate.transformers import TransformersGenerator
 
 GREEDY = Sampling(temperature=0.0)
@@ -67,6 +69,19 @@ def test_probabilities_are_those_of_the_definitions_in_any_company() -> None:
         torch.testing.assert_close(probabilities(logits[row : row + 1], [sampling])[0], exact)
 
 
+def test_low_temperatures_are_raised_as_vllm_raises_them() -> None:
+    vllm = pytest.importorskip("vllm")
+    logits = torch.tensor([[1.0, 0.99, 0.9]])
+    for temperature in (1e-6, 0.002, 0.01, 0.02):
+        raised = vllm.SamplingParams(temperature=temperature).temperature
+        torch.testing.assert_close(
+            probabilities(logits, [Sampling(temperature=temperature)]), (logits / raised).softmax(-1)
+        )
+        random = torch.Generator().manual_seed(0)
+        tokens = draw(logits.expand(200, -1), [Sampling(temperature=temperature)] * 200, [random] * 200)
+        assert set(tokens.tolist()) >= {0, 1}
+
+
 def test_draws_follow_the_probabilities() -> None:
     """Chi-square over 20,000 draws, for fixed seeds: a right sampler fails with probability 1e-4."""
     logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
@@ -113,6 +128,72 @@ def test_texts_of_steps_add_up_to_the_text_of_the_whole(prompt: list[int]) -> No
                 piece.add(token)
             text += piece.text
         assert text == whole
+
+
+@pytest.fixture(scope="module")
+def fallback() -> Tokenizer:
+    """As Llama 2's and Gemma's: letters, and bytes for all else. Its decoder tears a whole run of bytes at once."""
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"abcdefghijklmnopqrstuvwxyz=.", "\u2581"]
+    tokenizer = Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return tokenizer
+
+
+def streamed(tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
+    text = Detokenizer(tokenizer.decode, prompt)
+    for token in ids:
+        text.add(token)
+    return text.text
+
+
+def test_bytes_that_stand_for_characters_come_once(fallback: Tokenizer) -> None:
+    """Any mixture of words and characters that the vocabulary lacks, in one go and in steps that end anywhere."""
+    choose = random.Random(0)
+    words = ["\u2200\u2203", " ab", "x", "\U0001f600", " \u2208\u211d", "\u7b54\u6848", "=", "\U0001f44d\U0001f3fd"]
+    prompt = fallback.encode("the prompt is").ids
+    texts = ["".join(choose.choices(words, k=40)) for _ in range(50)] + ["\U0001f600" * 50, "\u2705" * 50]
+    for text in texts:
+        ids = fallback.encode(text).ids
+        assert streamed(fallback, prompt, ids) == text
+        ends = sorted(choose.sample(range(len(ids)), 12))
+        pieces = itertools.pairwise([0, *ends, len(ids)])
+        assert "".join(streamed(fallback, prompt + ids[:start], ids[start:end]) for start, end in pieces) == text
+
+
+def test_bytes_that_are_no_characters_add_up_too(fallback: Tokenizer) -> None:
+    choose = random.Random(1)
+    letters, high = range(257, 280), range(1 + 0x80, 257)
+    for _ in range(100):
+        ids = [choose.choice(choose.choice([letters, high, high])) for _ in range(150)] + [257]
+        whole = streamed(fallback, [257], ids)
+        for size in (1, 5, 23):
+            steps = [streamed(fallback, [257, *ids[:i]], ids[i : i + size]) for i in range(0, len(ids), size)]
+            assert "".join(steps) == whole
+
+
+@pytest.mark.parametrize("space_first", [False, True])
+@pytest.mark.parametrize("text", ["wait", " wait", "\nwait", "\n\nwait", "\u2200", ""])
+def test_nothing_is_put_before_a_text_that_goes_on(fallback: Tokenizer, text: str, space_first: bool) -> None:
+    tokenizer = Tokenizer.from_str(fallback.to_str())
+    if space_first:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    assert encode_within(wrapped, text) == fallback.encode(text).ids
+
+
+@pytest.mark.parametrize("text", ["Wait", " Wait", "\nWait", "\n\nWait", "\n\n\n", "  x", "\u00e9", ""])
+def test_what_puts_nothing_before_encodes_a_text_as_it_is(text: str) -> None:
+    newline = "\u010a"  # how byte-level vocabularies spell it
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), newline * 2, newline * 3]
+    merges = [(newline, newline), (newline * 2, newline)]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    assert encode_within(wrapped, text) == tokenizer.encode(text).ids
 
 
 def test_bytes_that_nothing_completes_are_shown_at_the_end() -> None:

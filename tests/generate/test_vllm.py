@@ -1,6 +1,7 @@
 """What the vLLM generator makes of vLLM's output, where vLLM's own text won't do."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +81,33 @@ async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
         whole = decode(produced, skip_special_tokens=True).rstrip("\ufffd")
         assert text.rstrip("\ufffd") == whole
     assert {"\n\n", "\n\n\n", ".\n\n#"} <= ends
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+@pytest.mark.parametrize("stop", ["\u220e", "\u3002", "\U0001f51a", "\U0001f51a\u220e\u220e", "\n\n", "\u00e9", ". "])
+@pytest.mark.parametrize("before", ["", "so x", "so \u2705"])
+def test_a_stop_string_may_be_several_tokens(stop: str, before: str, fallback: bool) -> None:
+    """What goes on behind a stop string is the rest of the last token, however many tokens its characters take."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+
+    # in both a token goes on behind the stop string: the whole of it and "#", or its last byte and "#"
+    if fallback:
+        words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"sox.q:# "]
+        vocabulary = {word: i for i, word in enumerate(words)}
+        tokenizer = Tokenizer(BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+        tokenizer.add_tokens([f"{stop}#"])
+    else:
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        last = level.pre_tokenize_str(stop)[0][0][-1]
+        words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), f"{last}#"]
+        tokenizer = Tokenizer(BPE({word: i for i, word in enumerate(words)}, [(last, "#")]))
+        tokenizer.pre_tokenizer, tokenizer.decoder = level, decoders.ByteLevel()
+    wrapped = SimpleNamespace(encode=lambda text: tokenizer.encode(text).ids, decode=tokenizer.decode)
+    generator = VLLMGenerator(SimpleNamespace(tokenizer=wrapped, max_context=100, spec=None))  # type: ignore[arg-type]
+    prompt = tokenizer.encode("q: ").ids
+    for rest in ("", "#"):
+        sample = SimpleNamespace(text=before + stop, stop_reason=stop)
+        tokens = tokenizer.encode(before + stop + rest).ids
+        assert generator._text(prompt, tokens, sample, "step") == (before + stop + rest, "step")
