@@ -24,7 +24,7 @@ this process have the same options and as many threads; caches are emptied befor
 - its-hub's first level of beam search has as many samples as beams, not n, and finished beams keep their places; ours
   gives the n samples to the beams that are left. So ours generates more in beam search.
 - its-hub scores all candidates of a problem in one request; ours all that wait, of whatever problem. Ours sends seeds.
-- its-hub's best-of-N has 32 requests in flight at most, its default; the others set no limit. Ours has 64.
+- its-hub's best-of-N has 32 requests in flight at most, its default; the others set no limit. Ours has 256.
 
 Prints wall times (median and range over the rounds), the tokens that were generated (by the server's own count) and
 tokens/s, accuracy with Wilson's 95% interval (a hash chooses, so it is that of one sample), and the ratios of ours to
@@ -60,6 +60,7 @@ from infer.generate.base import Generator, Sampling
 from infer.generate.http import Http
 from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
+from infer.job import REQUESTS
 from infer.problem import Problem
 from infer.report import wilson
 from infer.search import Setting
@@ -331,7 +332,7 @@ def main() -> None:
                 return Turn(reply["seconds"], 0, [extract(text) for text in reply["texts"]])
 
             async def served(algorithm: str) -> Turn:
-                generator = await OpenAIGenerator.connect(server.url)
+                generator = await OpenAIGenerator.connect(server.url, concurrency=REQUESTS)
                 try:
                     return await ours.run(algorithm, generator)
                 finally:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs every command of the README: each line of its `sh` blocks, but for those marked `sh skip` (they need a download,
-a GPU or a server) and `make test` (which this is part of), and each `python` block. Stops at the first that fails.
+a GPU or a server) and `make test` (which this is part of), and each `python` block, also those of docs/reference.md.
+Stops at the first that fails.
 """
 
 import os
@@ -22,14 +23,14 @@ def commands(text: str) -> list[str]:
 
 
 def programs(text: str) -> list[str]:
-    """The README's Python blocks, as commands."""
+    """The Python blocks of a text, as commands."""
     return [f"python - <<'END'\n{block}END" for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)]
 
 
 def main() -> int:
     environment = {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    text = (ROOT / "README.md").read_text()
-    found = commands(text) + programs(text)
+    text, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
+    found = commands(text) + programs(text) + programs(reference)
     with tempfile.TemporaryDirectory() as elsewhere:
         for command in found:
             print(f"$ {command}", flush=True)
@@ -41,7 +42,7 @@ def main() -> int:
             if done.returncode:
                 print(f"README command failed with {done.returncode}: {command}", file=sys.stderr)
                 return 1
-    print(f"{len(found)} commands of the README work")
+    print(f"{len(found)} commands of the README and the reference work")
     return 0
 
 
