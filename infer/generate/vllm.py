@@ -1,7 +1,6 @@
 """The vLLM generator: one continuously batched engine that all problems share."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from infer.engine import Engine
@@ -25,6 +24,7 @@ class VLLMGenerator:
         self._engine = engine
         self.max_context = engine.max_context
         self.spec = engine.spec
+        self._pieces: dict[int, str] = {}
 
     async def encode(self, messages: Sequence[Message]) -> list[int]:
         return encode_chat(self._engine.tokenizer, messages)
@@ -81,18 +81,37 @@ class VLLMGenerator:
         that ends within a character (cut there by a limit) it puts the prompt's text before the completion's, where
         it even finds stop strings (vLLM 0.32): then the text is decoded anew, and a stop that is not in it is none.
         """
-        decode = partial(self._engine.tokenizer.decode, skip_special_tokens=True)
-        stop = sample.stop_reason
-        if decode(prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
-            detokenizer = Detokenizer(decode, prompt)
+        stop, before = sample.stop_reason, self._piece(prompt[-1])
+        torn = not before or PARTIAL in before  # if at all: asked first, as it is known without decoding
+        if torn and self._decode(prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
+            detokenizer = Detokenizer(self._decode, prompt)
             for token in tokens:
                 detokenizer.add(token)
             return detokenizer.text, finish if not isinstance(stop, str) or stop in detokenizer.text else "length"
-        if isinstance(stop, str):
+        return sample.text + (self._behind(stop, tokens, sample.text) if isinstance(stop, str) else ""), finish
+
+    def _behind(self, stop: str, tokens: list[int], text: str) -> str:
+        """What the token that completed a stop string goes on with: by the texts of single tokens, where they tell."""
+        pieces: list[str] = []
+        for token in reversed(tokens):
+            pieces.insert(0, self._piece(token))
+            if PARTIAL in pieces[0] or len("".join(pieces[:-1])) >= len(stop) - 1:
+                break
+        head, met, rest = "".join(pieces).partition(stop)
+        if PARTIAL in pieces[0] or not met or not text.endswith(head + met):
             # one token more than the stop can have: a decoder drops the space that a text begins with
-            tail = decode(last_tokens(decode, tokens, MAX_CHARACTER_TOKENS * len(stop) + 1))
-            return sample.text + tail.partition(stop)[2].rstrip(PARTIAL), finish
-        return sample.text, finish
+            tail = self._decode(last_tokens(self._decode, tokens, MAX_CHARACTER_TOKENS * len(stop) + 1))
+            rest = tail.partition(stop)[2].rstrip(PARTIAL)
+        return rest
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self._decode([token])
+        return self._pieces[token]
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     @property
     def engine(self) -> Engine:
