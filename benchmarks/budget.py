@@ -1,0 +1,101 @@
+"""What it costs to keep a budget: the share of a solve's time that goes into its checks, for each unit.
+
+    python benchmarks/budget.py
+    python benchmarks/budget.py --strategy beam --limit 256 --repeats 5
+
+Solves nano problems with the packaged models. A check is all that a search does to know what is left and what a call
+may take: prices, reservations and what is left of them. Its share is of the wall time, in which model and checks take
+turns. The clock around each check is counted with it.
+"""
+
+import argparse
+import asyncio
+import functools
+import inspect
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from infer.job import Job, Machine, Plan, open_models
+from infer.search import Search
+
+BUDGETS = ["2e9flops", "2e11eflops", "2e-6usd", "640tok", "40prm"]
+CHECKS = ("price", "affordable", "_score_price", "_tokens_for", "_take", "_settle")
+
+
+class Clock:
+    """Seconds and calls of the outermost checks."""
+
+    def __init__(self) -> None:
+        self.seconds, self.calls, self._depth = 0.0, 0, 0
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def begin() -> float:
+            self._depth += 1
+            return time.perf_counter()
+
+        def end(start: float) -> None:
+            self._depth -= 1
+            if not self._depth:
+                self.seconds += time.perf_counter() - start
+                self.calls += 1
+
+        @functools.wraps(call)
+        def timed(*given: Any, **named: Any) -> Any:
+            start = begin()
+            try:
+                return call(*given, **named)
+            finally:
+                end(start)
+
+        @functools.wraps(call)
+        async def timed_async(*given: Any, **named: Any) -> Any:  # of those that wait for nothing
+            start = begin()
+            try:
+                return await call(*given, **named)
+            finally:
+                end(start)
+
+        return timed_async if inspect.iscoroutinefunction(call) else timed
+
+
+async def measure(args: argparse.Namespace, clock: Clock) -> list[dict[str, Any]]:
+    plans = {budget: Plan(Job(strategy=args.strategy, budget=budget, on="nano")) for budget in BUDGETS}
+    results = []
+    async with open_models(plans[BUDGETS[0]].job, Machine(), with_verifier=True) as loaded:
+        for budget, plan in plans.items():
+            shares, calls, seconds = [], 0, []
+            for _ in range(args.repeats):
+                clock.seconds = clock.calls = 0
+                start = time.perf_counter()
+                await plan.session(loaded).solve(plan.problems(args.limit), lambda outcome: None)
+                seconds.append(time.perf_counter() - start)
+                shares.append(clock.seconds / seconds[-1])
+                calls = clock.calls
+            median = statistics.median(shares)
+            print(
+                f"{budget:<12} {statistics.median(seconds):6.2f} s   {calls:>8,} checks   {median:.2%} of the time "
+                f"({min(shares):.2%} to {max(shares):.2%})",
+                flush=True,
+            )
+            results.append({"budget": budget, "checks": calls, "share": median, "range": [min(shares), max(shares)]})
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--strategy", default="astar")
+    parser.add_argument("--limit", type=int, default=128, help="problems")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    clock = Clock()
+    for name in CHECKS:
+        setattr(Search, name, clock.around(getattr(Search, name)))
+    Search.left = property(clock.around(Search.left.fget))  # type: ignore[arg-type,assignment,method-assign]
+    print(json.dumps(vars(args) | {"results": asyncio.run(measure(args, clock))}))
+
+
+if __name__ == "__main__":
+    main()
