@@ -320,18 +320,12 @@ class Search:
             if not all(map(math.isfinite, scores.values)):
                 raise UserError(f"problem {self.problem.id}: the reward model scored a step with {scores.values}")
             node.scores = scores.values
-            self._charge(scores.calls, passes=new)
+            self.usage += self.setting.pricing.judging(scores.calls, new)
         except TooLong as error:
             self._too_long.append(error)
-            self._charge(error.calls)
+            self.usage += self.setting.pricing.judging(error.calls)
         finally:
             self._settle(reserved.pop(node))
-
-    def _charge(self, calls: Sequence[Call], passes: int = 0) -> None:
-        """What the verifier did."""
-        self.usage += Usage(passes=passes)
-        for call in calls:
-            self.usage += self.setting.pricing.usage(call, "verifier_")
 
     def value(self, node: Node, aggregation: Aggregation | None = None) -> float:
         """A scored node's trajectory as one number (default: the verifier's own aggregation)."""

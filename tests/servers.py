@@ -51,7 +51,7 @@ def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_NUM_THREADS": "1",
-        # a thread pinned to one of two cores waits there for vLLM's other processes, which spin: a third of the speed
+        # a thread pinned to one of few cores would wait there for vLLM's other processes, which spin
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
     with log.open("wb") as output:

@@ -151,9 +151,9 @@ async def rescore_tree(
                 scores = await verifier.score(question, steps, known, node.finish == "end")
             except TooLong as error:
                 _forget(node)
-                return sum((pricing.usage(call, "verifier_") for call in error.calls), usage)
+                return pricing.judging(error.calls)
             node.scores = scores.values
-            usage = sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(scores.values)))
+            usage = pricing.judging(scores.calls, len(scores.values))
         elif node.parent is not None:
             node.scores = []
         for child in await gather_or_cancel(score(child, text) for child in node.children):
@@ -213,7 +213,7 @@ async def _scored(solution: Solution, verifier: Verifier, pricing: Pricing, ques
     for candidate, scores in zip(solution.candidates, results, strict=True):
         values = scores.values if isinstance(scores, Scores) else None
         candidates.append(candidate.model_copy(update={"scores": values}))
-        spent += sum((pricing.usage(call, "verifier_") for call in scores.calls), Usage(passes=len(values or ())))
+        spent += pricing.judging(scores.calls, len(values or ()))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
     return solution.model_copy(update={"candidates": candidates, "usage": usage})

@@ -1,6 +1,6 @@
 """Requests priced: what each one did, in FLOPs, bytes, eFLOPs, device time and dollars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
@@ -52,6 +52,10 @@ class Pricing:
         return Usage(
             **counts, eflops=int(runtime.eflops(cost)), device_picoseconds=int(runtime.seconds(cost) * PICOSECONDS)
         )
+
+    def judging(self, calls: Iterable[Call], passes: int = 0) -> Usage:
+        """What a verifier is charged for so many scores and the requests that they took."""
+        return sum((self.usage(call, "verifier_") for call in calls), Usage(passes=passes))
 
     def dollars(self, usage: Usage) -> float | None:
         """The price of the usage's device time."""
