@@ -29,6 +29,8 @@ class Engine(Protocol):
     max_context: int
     tokenizer: Any
     spec: ModelSpec | None
+    draws: bool
+    """Whether it draws by `infer.generate.draws`; otherwise by vLLM's own sampler and its seeds."""
 
     def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> "asyncio.Future[Any]":
         """vLLM's final output for one request; what there is at `deadline` (time.monotonic) if that comes first.
@@ -58,6 +60,7 @@ class InProcessEngine:
         self.tokenizer = self._engine.renderer.tokenizer
         self.max_context: int = self._config.model_config.max_model_len
         self.spec = _spec(self._config.model_config)
+        self.draws = bool(self._config.model_config.logits_processors)
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._partial: dict[str, Any] = {}
         self._deadlines: dict[str, float] = {}
@@ -176,6 +179,7 @@ class ProcessEngine:
         self.tokenizer = self._engine.renderer.tokenizer
         self.max_context: int = self._config.model_config.max_model_len
         self.spec = _spec(self._config.model_config)
+        self.draws = bool(self._config.model_config.logits_processors)
         self._requests = 0
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -300,9 +304,9 @@ def start_engine(
         # Compilation takes a minute and gains little on a CPU. Small blocks: prefixes are shared in whole blocks.
         args |= {"enforce_eager": True, "block_size": 32, "max_num_seqs": 256}
         args["kv_cache_memory_bytes"] = int(_free_memory() * memory_fraction / 4)
-        # A seeded request whose prefill is split over two steps crashes vLLM's CPU runner ("CPU Generator does not use
-        # offset"): never split one. The batch must then hold the longest prompt.
-        args |= {"enable_chunked_prefill": False}
+        if role == "generate":
+            # not on a GPU, where vLLM (0.32) draws for all rows at once itself
+            args["logits_processors"] = ["infer.generate.draws:SeededDraws"]
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     try:
         engine_args = EngineArgs(**args)

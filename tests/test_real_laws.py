@@ -139,8 +139,14 @@ async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
         assert chosen_text(first) == chosen_text(second)
 
 
-async def test_over_http_everything_is_the_same_and_counted(nano_server: Server, vllm_pair: tuple[Any, Any]) -> None:
-    """Every strategy through a vLLM server gives the solutions of the engine in process, and the server's own count."""
+async def test_over_http_everything_is_the_same_and_counted(
+    nano_server: Server, vllm_pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every strategy through a vLLM server gives the solutions of the engine in process, and the server's own count.
+
+    A server samples by vLLM's seeds, and here so does the engine.
+    """
+    monkeypatch.setattr(vllm_pair[0].engine, "draws", False)
     generator = await OpenAIGenerator.connect(nano_server.url)
     for budget in (None, "300tok"):
         for name, options in VARIANTS:
@@ -169,6 +175,22 @@ async def test_greedy_in_steps_is_greedy_in_one_go(pair: tuple[Any, Any]) -> Non
         assert [token for part in node.trajectory for token in part.tokens] == whole.tokens
         assert node.completion == whole.text
         assert node.logprob() == pytest.approx(whole.logprob(), abs=1e-4)
+
+
+async def test_every_strategy_finds_the_same_on_both_backends(
+    vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]
+) -> None:
+    """The same seed samples the same tokens, so all candidates are the same, and so is the choice."""
+    for budget in (None, "300tok"):
+        for name, options in VARIANTS:
+            left, right = [
+                await asyncio.gather(*(run(setting(pair, budget), name, options, p) for p in PROBLEMS))
+                for pair in (vllm_pair, transformers_pair)
+            ]
+            for one, other in zip(left, right, strict=True):
+                assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
+                assert chosen_text(one) == chosen_text(other)
+                assert one.usage.generated == other.usage.generated
 
 
 async def test_backends_agree(vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]) -> None:

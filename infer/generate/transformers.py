@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -23,7 +24,7 @@ from torch import Tensor
 from infer.cost.model import known_spec
 from infer.errors import UserError
 from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat
-from infer.generate.sampling import draw
+from infer.generate.sampling import Sampler, uniforms
 from infer.generate.text import Detokenizer, encode_within, first_stop
 from infer.tree import Finish
 
@@ -38,7 +39,7 @@ class _Row:
     request: Request
     limit: int
     """Tokens it may have: `max_tokens`, or what the context has room for."""
-    random: torch.Generator
+    seed: int
     text: Detokenizer
     done: asyncio.Future[Completion]
     tokens: list[int] = field(default_factory=list)
@@ -85,6 +86,7 @@ class _Batch:
     def __init__(self, model: Any, rows: list[_Row]) -> None:
         self.rows = rows
         self._model = model
+        self._sampler = Sampler(model.device)
         prompts = list(dict.fromkeys(row.prompt for row in rows))
         seen: set[tuple[int, ...]] = set()
         for row in rows:
@@ -103,7 +105,13 @@ class _Batch:
     def draw(self, end: frozenset[int]) -> None:
         """Give each row its next token."""
         rows = self.rows
-        tokens = draw(self._logits, [row.request.sampling for row in rows], [row.random for row in rows])  # [rows]
+        tokens = self._logits.argmax(-1)  # [rows]
+        if drawn := [i for i, row in enumerate(rows) if row.request.sampling.temperature > 0]:
+            at = torch.tensor(drawn, device=tokens.device)
+            self._sampler.set_rows([rows[i].request.sampling for i in drawn])
+            seeds = np.array([rows[i].seed for i in drawn], dtype=np.uint64)
+            positions = np.array([len(rows[i].tokens) for i in drawn], dtype=np.uint64)
+            tokens[at] = self._sampler.draw(self._logits[at], uniforms(seeds, positions))
         logprobs = [0.0] * len(rows)
         if any(row.request.logprobs for row in rows):
             logprobs = self._logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].tolist()
@@ -197,7 +205,7 @@ class TransformersGenerator:
                 tuple(prompt),
                 request,
                 limit,
-                torch.Generator().manual_seed(request.seed + i),
+                request.seed + i,
                 Detokenizer(self._decode, prompt),
                 loop.create_future(),
             )
@@ -297,7 +305,16 @@ def _load(model: str | Path, dtype: str, device: str, revision: str | None, trus
         raise UserError(f"can't load model {model} ({why}): {fix}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{model} lacks {len(missing)} weights ({missing[0]}, ...): give a complete checkpoint")
+    no_plans()
     return loaded.to(device).eval(), tokenizer
+
+
+def no_plans() -> None:
+    """Keeps torch from cuDNN's attention, in the whole process: it plans for each new shape, 90 ms on an H200.
+
+    torch prefers it for 16 bits on a GPU of Hopper's, and here nearly every token and every score is of a new shape.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _attention(device: str, dtype: Any) -> str:

@@ -1,10 +1,11 @@
 """The vLLM generator: one continuously batched engine that all problems share."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from infer.engine import Engine
-from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat, gather_or_cancel
+from infer.generate.base import Completion, Message, Request, Sampling, check_tokenizer, encode_chat, gather_or_cancel
 from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
 from infer.tree import Finish
 
@@ -24,6 +25,7 @@ class VLLMGenerator:
         self._engine = engine
         self.max_context = engine.max_context
         self.spec = engine.spec
+        self._templates: dict[Any, Any] = {}
         self._pieces: dict[int, str] = {}
 
     async def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -42,24 +44,34 @@ class VLLMGenerator:
         return [self._completion(output, request) for output in outputs]
 
     def _params(self, request: Request, seed: int) -> Any:
+        # made and checked once for each way to sample, and copied, as vLLM itself copies them for each request
+        how = (request.sampling, request.delimiter, request.logprobs, request.deadline is None)
+        if how not in self._templates:
+            self._templates[how] = self._template(*how)
+        params = copy.copy(self._templates[how])
+        params.max_tokens = request.max_tokens
+        if request.sampling.temperature > 0:
+            if self._engine.draws:
+                from infer.generate.draws import drawn
+
+                params.extra_args = drawn(request.sampling, seed)
+            else:
+                params.seed = seed
+        return params
+
+    def _template(self, sampling: Sampling, delimiter: str | None, logprobs: bool, whole: bool) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = request.sampling
-        greedy = sampling.temperature == 0
-        stop = [*sampling.stop, *([request.delimiter] if request.delimiter else [])]
+        greedy = sampling.temperature == 0 or self._engine.draws
+        names = ("temperature", "top_p", "top_k", "min_p")
         return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            seed=None if greedy else seed,
-            stop=stop,
+            **({"temperature": 0.0} if greedy else {name: getattr(sampling, name) for name in names}),
+            stop=[*sampling.stop, *([delimiter] if delimiter else [])],
             include_stop_str_in_output=True,
-            max_tokens=request.max_tokens,
-            logprobs=0 if request.logprobs else None,
+            logprobs=0 if logprobs else None,
             skip_clone=True,  # vLLM would copy it deeply; nobody else holds it
-            output_kind=RequestOutputKind.FINAL_ONLY if request.deadline is None else RequestOutputKind.CUMULATIVE,
+            output_kind=RequestOutputKind.FINAL_ONLY if whole else RequestOutputKind.CUMULATIVE,
         )
 
     def _completion(self, output: Any, request: Request) -> Completion:

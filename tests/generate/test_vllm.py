@@ -1,11 +1,14 @@
 """What the vLLM generator makes of vLLM's output, where vLLM's own text won't do."""
 
+import asyncio
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from infer.evalsets.nano import load
 from infer.generate.base import Request, Sampling
 from infer.generate.vllm import VLLMGenerator
 
@@ -111,3 +114,36 @@ def test_a_stop_string_may_be_several_tokens(stop: str, before: str, fallback: b
         sample = SimpleNamespace(text=before + stop, stop_reason=stop)
         tokens = tokenizer.encode(before + stop + rest).ids
         assert generator._text(prompt, tokens, sample, "step") == (before + stop + rest, "step")
+
+
+SAMPLINGS = [
+    Sampling(temperature=2.0, max_tokens=40),
+    Sampling(temperature=1.2, max_tokens=40),
+    Sampling(temperature=2.5, top_k=5, max_tokens=40),
+    Sampling(temperature=2.0, top_p=0.8, max_tokens=40),
+    Sampling(temperature=3.0, min_p=0.05, max_tokens=40),
+    Sampling(temperature=0.0, max_tokens=40),
+]
+
+
+async def test_samples_are_those_of_transformers_token_for_token(nano_engine: Any) -> None:
+    """Same seed, same tokens on both backends, each in its own company: batches and admission differ throughout."""
+    from infer.generate.transformers import TransformersGenerator
+    from infer.nano import checkpoint
+
+    vllm = VLLMGenerator(nano_engine)
+    plain = TransformersGenerator(checkpoint("nano-s"), dtype="float32", device="cpu", max_batch=7)
+    hard = islice(load(level=5), 3)
+    prompts = [await vllm.encode([{"role": "user", "content": problem.prompt}]) for problem in hard]
+    requests = [
+        Request(prompt, sampling, 40, n=3, seed=2**40 + 1000 * i, logprobs=True)
+        for i, (prompt, sampling) in enumerate((prompt, sampling) for prompt in prompts for sampling in SAMPLINGS)
+    ]
+    ours = await asyncio.gather(*(vllm.generate(request) for request in requests))
+    theirs = await asyncio.gather(*(plain.generate(request) for request in reversed(requests)))
+    for mine, reference in zip(ours, reversed(theirs), strict=True):
+        for a, b in zip(mine, reference, strict=True):
+            assert a.tokens == b.tokens
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+    assert len({tuple(sample.tokens) for samples in ours for sample in samples}) > 20
+    await plain.close()

@@ -1,0 +1,63 @@
+"""Seeded sampling inside vLLM: a logits processor that draws, where vLLM keeps a random generator for each request.
+
+vLLM's sampler asks the generator of every seeded request for its next number in turn: a cost of microseconds a token,
+felt where a step takes milliseconds, and on a CPU it then computes noise for the whole vocabulary. Here all rows of the
+batch are drawn at once by `infer.generate.sampling`. To vLLM the requests are greedy ones, and the token drawn is made
+the greatest. Log-probabilities are not touched: vLLM takes them from the logits as they came.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
+
+from infer.generate.base import Sampling
+from infer.generate.sampling import Sampler, uniforms
+
+_KEY = "infer_draw"
+
+
+def drawn(sampling: Sampling, seed: int) -> dict[str, Any]:
+    """What `SamplingParams.extra_args` of a greedy request tells the processor."""
+    return {_KEY: (seed, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)}
+
+
+class SeededDraws(LogitsProcessor):  # type: ignore[misc]  # vLLM comes untyped
+    """Draws for the requests that carry `drawn`."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self._requests: dict[int, tuple[int, Sampling, list[int]]] = {}
+        """By row of the batch: seed, how to draw, and the tokens so far (vLLM's own list: it grows)."""
+        self._changed = False
+        self._sampler = Sampler(device)
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        def request(params: SamplingParams, _: Any, output: list[int]) -> tuple[int, Sampling, list[int]] | None:
+            told = (params.extra_args or {}).get(_KEY)
+            if told is None:
+                return None
+            seed, temperature, top_p, top_k, min_p = told
+            return seed, Sampling(temperature, top_p, top_k, min_p), output
+
+        self._changed |= process_dict_updates(self._requests, batch_update, request)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        if self._changed:
+            self._changed = False
+            rows = sorted(self._requests)
+            drawn = [self._requests[row] for row in rows]
+            self._rows = torch.tensor(rows, device=logits.device)
+            self._seeds = np.array([seed for seed, _, _ in drawn], dtype=np.uint64)
+            self._outputs = [output for _, _, output in drawn]
+            self._sampler.set_rows([sampling for _, sampling, _ in drawn])
+        if self._requests:
+            positions = np.fromiter(map(len, self._outputs), dtype=np.uint64, count=len(self._outputs))
+            mine = logits if len(self._outputs) == len(logits) else logits[self._rows]
+            logits[self._rows, self._sampler.draw(mine, uniforms(self._seeds, positions))] = torch.inf
+        return logits
