@@ -277,7 +277,10 @@ def load_transformers(
     """
     import torch
 
+    from infer.generate.transformers import no_plans
+
     tokenizer = load_tokenizer(model, revision)
+    no_plans()
     with _loading(model):
         loaded, report = load(model, dtype=dtype, revision=revision, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
