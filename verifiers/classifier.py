@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.errors import UserError
-from infer.generate.base import encode_chat
-from infer.verifiers.prm import Config, Family, architecture, encode_plain, labels
+from infer.verifiers.prm import Config, Family, architecture, encode_plain, encode_question, labels
 
 RIGHT = {"+", "correct", "good", "pos", "positive", "right", "true", "valid", "yes"}
 WRONG = {"-", "bad", "false", "incorrect", "invalid", "neg", "negative", "no", "wrong"}
@@ -22,7 +21,7 @@ class ClassifierLayout:
         self._end: list[int] = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
-        tokens = encode_chat(self._tokenizer, [{"role": "user", "content": question}])
+        tokens = encode_question(self._tokenizer, question)
         ends = []
         for step in steps:
             tokens += encode_plain(self._tokenizer, step)

@@ -4,6 +4,7 @@ A family is a file of its own that says how a solution is laid out as tokens, at
 judge, and by what it is recognized. Here is the verifier that they all become.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from infer.cost.pricing import Call
 from infer.errors import TooLong
+from infer.generate.base import encode_chat
 from infer.tree import Aggregation
 from infer.verifiers.base import Scores
 from infer.verifiers.readers import Reader
@@ -106,13 +108,29 @@ def labels(config: Config) -> int:
     return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
 
 
+def encode_question(tokenizer: Any, question: str, system: str | None = None) -> list[int]:
+    """Token ids of a chat in which a question is asked, ready for the assistant's answer."""
+    return list(_asked(tokenizer, question, system))
+
+
+@functools.lru_cache(maxsize=1 << 10)  # all candidates of a problem begin with it
+def _asked(tokenizer: Any, question: str, system: str | None) -> tuple[int, ...]:
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    return tuple(encode_chat(tokenizer, [*opening, {"role": "user", "content": question}]))
+
+
 def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]:
     """Token ids of a text in the middle of others. What looks like a special token, or is `tag`, is only spelled."""
+    return list(_plain(tokenizer, text, tag))
+
+
+@functools.lru_cache(maxsize=1 << 13)  # a search asks for the score of each step, and lays out all before it anew
+def _plain(tokenizer: Any, text: str, tag: str | None) -> tuple[int, ...]:
     pieces = [text] if tag is None else re.split(f"(?<={re.escape(tag[0])})(?={re.escape(tag[1:])})", text)
     ids: list[int] = []
     for piece in pieces:
         ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
-    return ids
+    return tuple(ids)
 
 
 _NUMBER = re.compile(r"\A[#*\s]*Step \d+[ \t]*(?:[:.)*]+(?!\d)|\n|$)\s*")

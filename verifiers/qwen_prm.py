@@ -8,8 +8,7 @@ step scores.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.generate.base import encode_chat
-from infer.verifiers.prm import Family, architecture, encode_plain
+from infer.verifiers.prm import Family, architecture, encode_plain, encode_question
 from infer.verifiers.readers import token_id
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -22,8 +21,7 @@ class QwenLayout:
         self._tag = token_id(tokenizer, TAG)
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
-        chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
-        tokens = encode_chat(self._tokenizer, chat)
+        tokens = encode_question(self._tokenizer, question, SYSTEM)
         ends = []
         for step in steps:
             tokens += [*encode_plain(self._tokenizer, step.strip(), TAG), self._tag]

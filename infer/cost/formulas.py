@@ -9,6 +9,7 @@ of the FLOPs); activations and logits on their way through memory; communication
 prefill into chunks; speculative decoding, which spends FLOPs on drafts to save passes.
 """
 
+import functools
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,6 +195,7 @@ def decode_cost(
     return _with_weights(spec, kv, tokens=steps, passes=steps, tokens_in_pass=1, logits=steps, serving=serving)
 
 
+@functools.lru_cache(maxsize=1 << 12)  # a budget asks for the same shapes again and again
 def request_cost(
     spec: ModelSpec, prefill: int, cached: int, generated: int, *, serving: Serving = ALONE
 ) -> RequestCost:
@@ -227,7 +229,9 @@ def affordable_tokens(
     def price(generated: int) -> float:
         return measure(request_cost(spec, prefill, cached, generated, serving=serving))
 
-    return bisect_right(range(1, most + 1), amount, key=price)
+    if price(most) <= amount:  # as it is until a budget comes to its end
+        return most
+    return bisect_right(range(1, most), amount, key=price)
 
 
 def _with_weights(
