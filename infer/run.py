@@ -136,6 +136,8 @@ class Run:
             self.add_facts(facts)
         elif (self.path / "solutions.jsonl").exists():
             raise UserError(f"{self.path} has solutions but no run.json: restore it, or name another folder")
+        elif inside := runs_inside(self.path):
+            raise UserError(f"{self.path} holds runs, such as '{inside[0]}', and is none: name one, or a new folder")
         else:
             first = {"since": _now(), **_plain(facts)}
             _replace(path, {"version": VERSION, "created": _now(), "config": _plain(config), "facts": [first]})
@@ -167,6 +169,11 @@ def read_solutions(path: Path) -> Iterator[Solution]:
     return _first_of_each(file)
 
 
+def runs_inside(folder: Path) -> list[Path]:
+    """The runs that a folder of runs holds: one of `infer compare` or `infer sweep`, or one that runs are kept in."""
+    return sorted(found.parent for found in folder.glob("*/run.json"))
+
+
 def load_record(folder: Path) -> dict[str, Any]:
     """A run's `run.json`. Raises UserError where there is none, or one of another format version."""
     path = folder / "run.json"
@@ -179,6 +186,8 @@ def load_record(folder: Path) -> dict[str, Any]:
             raise UserError(f"{path} was written by an older infer (version {version}): use that one for it")
         _ = record["config"].items(), record["facts"][-1].items()
     except OSError as error:
+        if inside := runs_inside(folder):
+            raise UserError(f"{folder} holds runs: name one of them, such as '{inside[0]}'") from None
         raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path} is no run's record: restore it, or name another folder") from None

@@ -358,10 +358,12 @@ def test_a_traced_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert run(["show", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"problems finished +6", shown)
+    solutions = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
+    finished = [solution for solution in solutions if solution["finished"]]
+    assert len(solutions) == 6
+    assert re.search(rf"problems finished +{len(finished)}\b", shown)
     assert "tokens/s" not in shown
-    lines = (folder / "solutions.jsonl").read_text().splitlines()
-    solution = next(solution for solution in map(json.loads, lines) if solution["finished"])
+    solution = finished[0]
     assert run(["show", str(folder), solution["problem_id"], "--all"]) == 0
     shown = capsys.readouterr().out
     chosen = solution["candidates"][solution["chosen"]]

@@ -203,6 +203,14 @@ def test_a_run_without_solutions_is_refused_before_they_are_asked_for(folder: Pa
         read_solutions(folder / "absent")
 
 
+def test_a_folder_of_runs_is_no_run_and_names_them(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"holds runs: name one of them, such as '.*first'"):
+        read_solutions(folder.parent)
+    with pytest.raises(UserError, match=r"holds runs, such as '.*first', and is none"):
+        Run.open(folder.parent, CONFIG, FACTS)
+    assert not (folder.parent / "run.json").exists()
+
+
 def test_a_path_that_can_be_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file: name another folder"):

@@ -5,7 +5,7 @@ import json
 import sys
 from contextlib import ExitStack, aclosing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -169,21 +169,23 @@ def sweep(
     job = job_of(given, ())
     cells = grids.expand(job, strategy, budget or [None], model or [None], temperature or [None], seed or [0])
     if dry_run:
-        _print_cells(cells, limit)
+        _print_cells(cells, limit, as_json=as_json)
         return 0
     machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
     return _run("sweep", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
 
-def _print_cells(cells: list[Cell], limit: int | None) -> None:
-    """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run."""
-    names = ("problems", "tokens", "FLOPs", "eFLOPs", "device time", "dollars")
-    columns = (Column(name, no_wrap=True, justify="right") for name in names)
-    table = Table(Column("", overflow="fold"), *columns, box=None, padding=(0, 1, 0, 0), header_style="dim")
+def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run.
+
+    And what is not counted.
+    """
+    rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     for cell in cells:
         plan, problems = cell.plan, sum(1 for _ in cell.plan.problems(limit))
-        shown = ["-"] * 5
+        row: dict[str, Any] = {"name": cell.name, "problems": problems}
+        row |= dict.fromkeys(("tokens", "flops", "eflops", "device_sec", "dollars"))
         if plan.budget is not None and plan.budget.unit == "tokens" and plan.job.model is not None:
             budget = int(plan.budget.amount)
             samples = -(-budget // plan.sampling.max_tokens)  # of equal length: together the budget
@@ -200,14 +202,31 @@ def _print_cells(cells: list[Cell], limit: int | None) -> None:
                 serving=plan.pricing.serving,
             )
             total = paper.rows[-1]
-            dollars = f"{total.dollars * problems:.2g}" if total.dollars is not None else "-"
-            amounts = [quantity(total.flops * problems), quantity(total.eflops * problems)]
-            shown = [f"{budget * problems:,}", *amounts, quantity(total.seconds * problems, "s"), dollars]
-        table.add_row(Text(cell.name), f"{problems:,}", *shown)
+            row |= {"tokens": budget * problems, "flops": total.flops * problems, "eflops": total.eflops * problems}
+            row |= {"device_sec": total.seconds * problems}
+            row |= {"dollars": total.dollars * problems if total.dollars is not None else None}
+        rows.append(row)
+    searched = "not counted: tokens of its prompts that a search computes again at each step"
+    return rows, [searched, *filter(None, notes)]
+
+
+def _print_cells(cells: list[Cell], limit: int | None, *, as_json: bool) -> None:
+    rows, notes = _on_paper(cells, limit)
+    if as_json:
+        sys.stdout.write(json.dumps({"cells": rows, "notes": notes}) + "\n")
+        return
+    names = ("problems", "tokens", "FLOPs", "eFLOPs", "device time", "dollars")
+    columns = (Column(name, no_wrap=True, justify="right") for name in names)
+    table = Table(Column("", overflow="fold"), *columns, box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for row in rows:
+        shown = ["-"] * 5
+        if row["tokens"] is not None:
+            amounts = [quantity(row["flops"]), quantity(row["eflops"]), quantity(row["device_sec"], "s")]
+            shown = [f"{row['tokens']:,}", *amounts, f"{row['dollars']:.2g}" if row["dollars"] is not None else "-"]
+        table.add_row(Text(row["name"]), f"{row['problems']:,}", *shown)
     out.print(table)
     out.print(Text("about, if all of the budget is spent, behind prompts of 256 tokens", "dim"))
-    out.print(Text("not counted: tokens of its prompts that a search computes again at each step", "dim"))
-    for note in filter(None, notes):
+    for note in notes:
         out.print(Text(note, "dim"))
 
 

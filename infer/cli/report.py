@@ -17,7 +17,7 @@ from infer.cli.app import app, examples
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.errors import UserError, nearest
 from infer.report import Tally, print_summary, summary_json
-from infer.run import read_solutions
+from infer.run import read_solutions, runs_inside
 from infer.strategies.choose import Choice
 from infer.tree import Aggregation
 from infer.verifiers.answers import AnswerChecker
@@ -69,7 +69,7 @@ def report(
 
 def _folders(path: Path) -> list[Path]:
     """A run, or the runs inside a grid's folder."""
-    inside = sorted(found.parent for found in path.glob("*/run.json"))
+    inside = runs_inside(path)
     return inside if inside and not (path / "run.json").exists() else [path]
 
 
