@@ -147,3 +147,22 @@ async def test_samples_are_those_of_transformers_token_for_token(nano_engine: An
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
     assert len({tuple(sample.tokens) for samples in ours for sample in samples}) > 20
     await plain.close()
+
+
+async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
+    """With a KV cache for a few requests vLLM drops some of those that run, and computes them again later."""
+    from infer.engine import _free_memory, start_engine
+    from infer.nano import checkpoint
+
+    room = {"memory_fraction": 4 * 3.2e6 / _free_memory()}  # some 1,500 tokens
+    small: Any = start_engine(checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, **room)
+    (problem,) = load(1, level=5)
+    results = []
+    for generator in (VLLMGenerator(small), VLLMGenerator(nano_engine)):
+        prompt = await generator.encode([{"role": "user", "content": problem.prompt}])
+        request = Request(prompt, Sampling(temperature=2.0), 200, n=40, seed=3)
+        results.append([completion.tokens for completion in await generator.generate(request)])
+    assert results[0] == results[1]
+    preempted = next(m.value for m in small._engine.get_metrics() if m.name == "vllm:num_preemptions")
+    await small.close()
+    assert preempted > 0
