@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -104,6 +105,8 @@ class InProcessEngine:
         except Exception as error:
             failure = RuntimeError(f"vLLM failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
+            with suppress(Exception):  # what it goes on with if it is asked again
+                self._engine.abort_request(list(self._waiting))
             self._fail(failure)
 
     def _resolve(self, name: str, output: Any) -> bool:

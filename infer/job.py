@@ -58,7 +58,7 @@ class Job(BaseModel):
     backend: models.Backend = Field(default_factory=models.default_backend)
     base_url: str | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    temperature: float | None = Field(None, ge=0, allow_inf_nan=False)
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)  # what vLLM takes
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)

@@ -186,7 +186,7 @@ def load_record(folder: Path) -> dict[str, Any]:
             raise UserError(f"{path} was written by an older infer (version {version}): use that one for it")
         _ = record["config"].items(), record["facts"][-1].items()
     except OSError as error:
-        if inside := runs_inside(folder):
+        if isinstance(error, FileNotFoundError) and (inside := runs_inside(folder)):
             raise UserError(f"{folder} holds runs: name one of them, such as '{inside[0]}'") from None
         raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.errors import UserError
-from infer.verifiers.prm import Config, Family, architecture, encode_plain, encode_question, labels
+from infer.verifiers.prm import Config, Family, architecture, encode_plain, encode_question, labels, remember
 
 RIGHT = {"+", "correct", "good", "pos", "positive", "right", "true", "valid", "yes"}
 WRONG = {"-", "bad", "false", "incorrect", "invalid", "neg", "negative", "no", "wrong"}
@@ -17,14 +17,14 @@ WRONG = {"-", "bad", "false", "incorrect", "invalid", "neg", "negative", "no", "
 
 class ClassifierLayout:
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._question, self._step = remember(encode_question, tokenizer), remember(encode_plain, tokenizer)
         self._end: list[int] = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
-        tokens = encode_question(self._tokenizer, question)
+        tokens = list(self._question(question))
         ends = []
         for step in steps:
-            tokens += encode_plain(self._tokenizer, step)
+            tokens += self._step(step)
             ends.append(len(tokens))
         if finished:
             tokens += self._end

@@ -108,29 +108,29 @@ def labels(config: Config) -> int:
     return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
 
 
+def remember(encode: Callable[..., list[int]], tokenizer: Any) -> Callable[..., tuple[int, ...]]:
+    """`encode` of one tokenizer, remembered: for the score of each step a search lays out all before it anew."""
+
+    @functools.lru_cache(maxsize=1 << 12)
+    def remembered(*given: Any) -> tuple[int, ...]:
+        return tuple(encode(tokenizer, *given))
+
+    return remembered
+
+
 def encode_question(tokenizer: Any, question: str, system: str | None = None) -> list[int]:
     """Token ids of a chat in which a question is asked, ready for the assistant's answer."""
-    return list(_asked(tokenizer, question, system))
-
-
-@functools.lru_cache(maxsize=1 << 10)  # all candidates of a problem begin with it
-def _asked(tokenizer: Any, question: str, system: str | None) -> tuple[int, ...]:
     opening = [] if system is None else [{"role": "system", "content": system}]
-    return tuple(encode_chat(tokenizer, [*opening, {"role": "user", "content": question}]))
+    return encode_chat(tokenizer, [*opening, {"role": "user", "content": question}])
 
 
 def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]:
     """Token ids of a text in the middle of others. What looks like a special token, or is `tag`, is only spelled."""
-    return list(_plain(tokenizer, text, tag))
-
-
-@functools.lru_cache(maxsize=1 << 13)  # a search asks for the score of each step, and lays out all before it anew
-def _plain(tokenizer: Any, text: str, tag: str | None) -> tuple[int, ...]:
     pieces = [text] if tag is None else re.split(f"(?<={re.escape(tag[0])})(?={re.escape(tag[1:])})", text)
     ids: list[int] = []
     for piece in pieces:
         ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
-    return tuple(ids)
+    return ids
 
 
 _NUMBER = re.compile(r"\A[#*\s]*Step \d+[ \t]*(?:[:.)*]+(?!\d)|\n|$)\s*")

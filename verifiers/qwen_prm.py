@@ -8,7 +8,7 @@ step scores.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.verifiers.prm import Family, architecture, encode_plain, encode_question
+from infer.verifiers.prm import Family, architecture, encode_plain, encode_question, remember
 from infer.verifiers.readers import token_id
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -17,14 +17,14 @@ TAG = "<extra_0>"
 
 class QwenLayout:
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._question, self._step = remember(encode_question, tokenizer), remember(encode_plain, tokenizer)
         self._tag = token_id(tokenizer, TAG)
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
-        tokens = encode_question(self._tokenizer, question, SYSTEM)
+        tokens = list(self._question(question, SYSTEM))
         ends = []
         for step in steps:
-            tokens += [*encode_plain(self._tokenizer, step.strip(), TAG), self._tag]
+            tokens += [*self._step(step.strip(), TAG), self._tag]
             ends.append(len(tokens))
         return tokens, ends
 

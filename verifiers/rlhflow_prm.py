@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.verifiers.chat import SLOT, no_history, render
-from infer.verifiers.prm import Family, architecture, encode_plain
+from infer.verifiers.prm import Family, architecture, encode_plain, remember
 from infer.verifiers.readers import token_id
 
 
@@ -21,7 +21,7 @@ class RLHFlowLayout:
         if len(around) != 3 or not around[1].startswith(f"{around[2]}+"):
             raise no_history(tokenizer)
         opening, between, answer = around
-        self._tokenizer = tokenizer
+        self._step = remember(encode_plain, tokenizer)
         self._opening, self._answer, self._next = (
             tokenizer.encode(text, add_special_tokens=False)
             for text in (opening, answer, between.removeprefix(f"{answer}+"))
@@ -32,7 +32,7 @@ class RLHFlowLayout:
         tokens, ends = list(self._opening), []
         for number, step in enumerate(steps):
             said = f"{question} {step.strip()}" if number == 0 else step.strip()
-            tokens += [*encode_plain(self._tokenizer, said.strip()), *self._answer]
+            tokens += [*self._step(said.strip()), *self._answer]
             ends.append(len(tokens))
             tokens += [self._plus, *self._next]
         return tokens, ends

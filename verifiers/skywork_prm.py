@@ -8,13 +8,14 @@ one. Blank lines stay where they are, as newline tokens. Step scores are average
 from collections.abc import Sequence
 from typing import Any
 
-from infer.verifiers.prm import Family, architecture, encode_plain
+from infer.verifiers.prm import Family, architecture, encode_plain, remember
 from infer.verifiers.readers import token_id
 
 
 class SkyworkLayout:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._line = remember(encode_plain, tokenizer)
         self._newline = token_id(tokenizer, "\n")
 
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
@@ -31,7 +32,7 @@ class SkyworkLayout:
         return tokens, ends
 
     def _encode(self, lines: Sequence[str]) -> list[int]:
-        return [token for line in lines for token in (*encode_plain(self._tokenizer, line), self._newline)]
+        return [token for line in lines for token in (*self._line(line), self._newline)]
 
 
 SKYWORK_PRM = Family(

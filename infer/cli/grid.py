@@ -120,7 +120,8 @@ def sweep(
         typer.Option("--model", "-m", help="As in infer solve; repeatable.", rich_help_panel=options.MODELS),
     ] = None,
     temperature: Annotated[
-        list[float] | None, typer.Option(min=0, help="0 is greedy; repeatable.", rich_help_panel=options.SAMPLING)
+        list[float] | None,
+        typer.Option(min=0, max=2, help="0 is greedy; repeatable.", rich_help_panel=options.SAMPLING),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Of a whole run; repeatable. Default: 0.", rich_help_panel=options.HOW)
@@ -178,7 +179,7 @@ def sweep(
 def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]], list[str]]:
     """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run.
 
-    And what is not counted.
+    Also notes: what is assumed, and what is not counted.
     """
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
@@ -206,8 +207,9 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
             row |= {"device_sec": total.seconds * problems}
             row |= {"dollars": total.dollars * problems if total.dollars is not None else None}
         rows.append(row)
+    assumed = "about, if all of the budget is spent, behind prompts of 256 tokens"
     searched = "not counted: tokens of its prompts that a search computes again at each step"
-    return rows, [searched, *filter(None, notes)]
+    return rows, [assumed, searched, *filter(None, notes)]
 
 
 def _print_cells(cells: list[Cell], limit: int | None, *, as_json: bool) -> None:
@@ -225,7 +227,6 @@ def _print_cells(cells: list[Cell], limit: int | None, *, as_json: bool) -> None
             shown = [f"{row['tokens']:,}", *amounts, f"{row['dollars']:.2g}" if row["dollars"] is not None else "-"]
         table.add_row(Text(row["name"]), f"{row['problems']:,}", *shown)
     out.print(table)
-    out.print(Text("about, if all of the budget is spent, behind prompts of 256 tokens", "dim"))
     for note in notes:
         out.print(Text(note, "dim"))
 

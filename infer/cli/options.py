@@ -110,7 +110,8 @@ GpuMemory = Annotated[
     float, typer.Option(min=0.05, max=1.0, help="Share of the GPU's memory for the models.", rich_help_panel=MODELS)
 ]
 Temperature = Annotated[
-    float | None, typer.Option(min=0, help="0 is greedy. Default: the model's profile.", rich_help_panel=SAMPLING)
+    float | None,
+    typer.Option(min=0, max=2, help="0 is greedy. Default: the model's profile.", rich_help_panel=SAMPLING),
 ]
 TopP = Annotated[float, typer.Option(max=1, help="Nucleus; 1 is off.", rich_help_panel=SAMPLING)]
 TopK = Annotated[int, typer.Option(min=0, help="0 is off.", rich_help_panel=SAMPLING)]

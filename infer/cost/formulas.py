@@ -230,7 +230,7 @@ def affordable_tokens(
         return measure(request_cost(spec, prefill, cached, generated, serving=serving))
 
     if price(most) <= amount:  # as it is until a budget comes to its end
-        return most
+        return max(most, 0)
     return bisect_right(range(1, most), amount, key=price)
 
 

@@ -8,14 +8,13 @@ the greatest. Log-probabilities are not touched: vLLM takes them from the logits
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
 from infer.generate.base import Sampling
-from infer.generate.sampling import Sampler, uniforms
+from infer.generate.sampling import Sampler
 
 _KEY = "infer_draw"
 
@@ -29,35 +28,32 @@ class SeededDraws(LogitsProcessor):  # type: ignore[misc]  # vLLM comes untyped
     """Draws for the requests that carry `drawn`."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._requests: dict[int, tuple[int, Sampling, list[int]]] = {}
-        """By row of the batch: seed, how to draw, and the tokens so far (vLLM's own list: it grows)."""
+        self._requests: dict[int, tuple[Sampling, int, list[int]]] = {}
+        """By row of the batch: how to draw, the seed, and the tokens so far (vLLM's own list: it grows)."""
         self._changed = False
-        self._sampler = Sampler(device)
+        self._sampler = Sampler()
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        def request(params: SamplingParams, _: Any, output: list[int]) -> tuple[int, Sampling, list[int]] | None:
+        def request(params: SamplingParams, _: Any, output: list[int]) -> tuple[Sampling, int, list[int]] | None:
             told = (params.extra_args or {}).get(_KEY)
             if told is None:
                 return None
             seed, temperature, top_p, top_k, min_p = told
-            return seed, Sampling(temperature, top_p, top_k, min_p), output
+            return Sampling(temperature, top_p, top_k, min_p), seed, output
 
         self._changed |= process_dict_updates(self._requests, batch_update, request)
 
     def apply(self, logits: Tensor) -> Tensor:
         if self._changed:
-            self._changed = False
             rows = sorted(self._requests)
-            drawn = [self._requests[row] for row in rows]
             self._rows = torch.tensor(rows, device=logits.device)
-            self._seeds = np.array([seed for seed, _, _ in drawn], dtype=np.uint64)
-            self._outputs = [output for _, _, output in drawn]
-            self._sampler.set_rows([sampling for _, sampling, _ in drawn])
+            self._outputs = [self._requests[row][2] for row in rows]
+            self._sampler.set_rows([self._requests[row][:2] for row in rows], logits.device)
+            self._changed = False
         if self._requests:
-            positions = np.fromiter(map(len, self._outputs), dtype=np.uint64, count=len(self._outputs))
             mine = logits if len(self._outputs) == len(logits) else logits[self._rows]
-            logits[self._rows, self._sampler.draw(mine, uniforms(self._seeds, positions))] = torch.inf
+            logits[self._rows, self._sampler.draw(mine, map(len, self._outputs))] = torch.inf
         return logits

@@ -6,7 +6,7 @@ between tokens: all rows of a batch are drawn at once, whatever joins or leaves 
 draws here draws the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +23,14 @@ _BLOCK = 256
 """Tokens whose weights are summed first, so that only the block drawn from is looked at token by token."""
 
 
-def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """For each row the number at its position (0, 1, ...) of the stream of its seed: in [0, 1), of 53 bits."""
-    with np.errstate(over="ignore"):
-        numbers = _mixed(_mixed(seeds) + (positions + np.uint64(1)) * _GAMMA)
+def streams(seeds: Sequence[int]) -> NDArray[np.uint64]:
+    """Where the stream of each seed (any integer) begins; those of neighbouring seeds are far apart."""
+    return _mixed(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64))
+
+
+def uniforms(streams: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """For each row the number at its position (0, 1, ...) of its stream: in [0, 1), of 53 bits."""
+    numbers = _mixed(streams + (positions + np.uint64(1)) * _GAMMA)
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -40,15 +44,15 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Sampler:
     """Draws the next tokens of a batch whose rows come and go."""
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._device = device
-        self._memory = torch.empty(0, device=device)
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
 
-    def set_rows(self, samplings: Sequence[Sampling]) -> None:
-        """How each row is drawn from now on; every temperature is above zero."""
+    def set_rows(self, rows: Sequence[tuple[Sampling, int]], device: torch.device | str = "cpu") -> None:
+        """What the rows of the logits are from now on: how each is drawn, at a temperature above zero, and its seed."""
+        samplings = [sampling for sampling, _ in rows]
 
         def column(values: list[float] | list[int]) -> Tensor:
-            return torch.tensor(values, device=self._device)[:, None]
+            return torch.tensor(values, device=device)[:, None]
 
         temperatures = [max(sampling.temperature, _LEAST_TEMPERATURE) for sampling in samplings]
         self._temperature = column(temperatures) if any(t != 1 for t in temperatures) else None
@@ -56,10 +60,15 @@ class Sampler:
         self._top_k = column([s.top_k for s in samplings])
         self._top_p = column([s.top_p for s in samplings])
         self._cut = any(s.top_k > 0 or s.top_p < 1 for s in samplings)
+        self._streams = streams([seed for _, seed in rows])
 
-    def draw(self, logits: Tensor, uniform: NDArray[np.float64]) -> Tensor:
-        """One token for each row, [rows], from float32 logits [rows, vocabulary], each by its own uniform number."""
-        return pick(self.probabilities(logits), torch.from_numpy(uniform).to(logits.device))
+    def draw(self, logits: Tensor, positions: Iterable[int]) -> Tensor:
+        """One token for each row, [rows], from float32 logits [rows, vocabulary].
+
+        A row's position is the number of tokens that its seed has drawn: the draw depends on no other row.
+        """
+        at = np.fromiter(positions, dtype=np.uint64, count=len(self._streams))
+        return pick(self.probabilities(logits), torch.from_numpy(uniforms(self._streams, at)).to(logits.device))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What each row is drawn from, [rows, vocabulary]: valid until the next call, which takes the same memory."""
@@ -70,9 +79,9 @@ class Sampler:
             logits = logits.masked_fill(weights < self._min_p * weights.amax(-1, keepdim=True), -torch.inf)
         if self._cut:
             logits = self._within_top(logits)
-        # on a CPU, fresh memory at every token would cost more than the softmax itself
+        # kept as large as the largest batch: on a CPU, fresh memory at every token would cost more than the softmax
         if self._memory.numel() < logits.numel():
-            self._memory = torch.empty(logits.numel(), device=self._device)
+            self._memory = torch.empty(logits.numel(), dtype=logits.dtype, device=logits.device)
         return torch.softmax(logits, -1, out=self._memory[: logits.numel()].view(logits.shape))
 
     def _within_top(self, logits: Tensor) -> Tensor:
@@ -90,9 +99,12 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     """For each row the token at `uniform` (float64, [rows]) of its cumulative distribution; [rows].
 
     `weights` [rows, vocabulary] are float32 and need not sum to one. Sums over blocks are accumulated first, then the
-    weights of one block, in float64: a large vocabulary's small weights must not drown in the sum.
+    weights of one block, in float64: a large vocabulary's small weights must not drown in the sum. A row that
+    holds what is not a number gets some token.
     """
     size = weights.shape[-1]
+    if size <= _BLOCK:
+        return _at(weights.double().cumsum(-1), uniform[:, None])[:, 0]
     whole = size // _BLOCK
     sums = weights[:, : whole * _BLOCK].unflatten(1, (whole, _BLOCK)).sum(-1)
     if size % _BLOCK:
@@ -105,7 +117,7 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
 
     tokens = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)  # [rows, block]
     inside = weights.gather(1, tokens.clamp(max=size - 1)).double().masked_fill_(tokens >= size, 0)
-    return (block * _BLOCK + _at(inside.cumsum(-1), inner.clamp(0, 1)))[:, 0]
+    return (block * _BLOCK + _at(inside.cumsum(-1), inner.clamp(0, 1)))[:, 0].clamp(max=size - 1)
 
 
 def _at(cumulative: Tensor, fraction: Tensor) -> Tensor:
@@ -113,5 +125,4 @@ def _at(cumulative: Tensor, fraction: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     # fraction * total may round up to total, behind which nothing is
     target = torch.minimum(fraction * total, torch.nextafter(total, torch.zeros_like(total)))
-    # (of what is not a number, the last)
     return torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[-1] - 1)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from torch import Tensor
 from infer.cost.model import known_spec
 from infer.errors import UserError
 from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat
-from infer.generate.sampling import Sampler, uniforms
+from infer.generate.sampling import Sampler
 from infer.generate.text import Detokenizer, encode_within, first_stop
 from infer.tree import Finish
 
@@ -86,7 +85,7 @@ class _Batch:
     def __init__(self, model: Any, rows: list[_Row]) -> None:
         self.rows = rows
         self._model = model
-        self._sampler = Sampler(model.device)
+        self._sampler = Sampler()
         prompts = list(dict.fromkeys(row.prompt for row in rows))
         seen: set[tuple[int, ...]] = set()
         for row in rows:
@@ -106,12 +105,9 @@ class _Batch:
         """Give each row its next token."""
         rows = self.rows
         tokens = self._logits.argmax(-1)  # [rows]
-        if drawn := [i for i, row in enumerate(rows) if row.request.sampling.temperature > 0]:
-            at = torch.tensor(drawn, device=tokens.device)
-            self._sampler.set_rows([rows[i].request.sampling for i in drawn])
-            seeds = np.array([rows[i].seed for i in drawn], dtype=np.uint64)
-            positions = np.array([len(rows[i].tokens) for i in drawn], dtype=np.uint64)
-            tokens[at] = self._sampler.draw(self._logits[at], uniforms(seeds, positions))
+        if self._drawn:
+            at = torch.tensor(self._drawn, device=tokens.device)
+            tokens[at] = self._sampler.draw(self._logits[at], (len(rows[i].tokens) for i in self._drawn))
         logprobs = [0.0] * len(rows)
         if any(row.request.logprobs for row in rows):
             logprobs = self._logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].tolist()
@@ -148,6 +144,8 @@ class _Batch:
         at = torch.tensor(rows, device=self._mask.device)
         self._cache.batch_select_indices(at)
         self._mask, self._logits = self._mask[at], self._logits[at]
+        self._drawn = [i for i, row in enumerate(self.rows) if row.request.sampling.temperature > 0]
+        self._sampler.set_rows([(self.rows[i].request.sampling, self.rows[i].seed) for i in self._drawn], at.device)
 
 
 class TransformersGenerator:

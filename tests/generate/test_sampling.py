@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from infer.generate.base import Sampling
-from infer.generate.sampling import Sampler, pick, uniforms
+from infer.generate.sampling import Sampler, pick, streams, uniforms
 
 
 def allowed(logits: list[float], sampling: Sampling) -> dict[int, float]:
@@ -44,20 +44,14 @@ SAMPLINGS = [
 ]
 
 
-def probabilities(logits: torch.Tensor, samplings: list[Sampling]) -> torch.Tensor:
-    sampler = Sampler()
-    sampler.set_rows(samplings)
-    return sampler.probabilities(logits)
-
-
-def draw(logits: torch.Tensor, samplings: list[Sampling], uniform: NDArray[np.float64]) -> torch.Tensor:
-    sampler = Sampler()
-    sampler.set_rows(samplings)
-    return sampler.draw(logits, uniform)
+def sampler(samplings: list[Sampling], seeds: list[int] | None = None) -> Sampler:
+    found = Sampler()
+    found.set_rows(list(zip(samplings, seeds or [0] * len(samplings), strict=True)))
+    return found
 
 
 def stream(seed: int, count: int) -> NDArray[np.float64]:
-    return uniforms(np.full(count, seed, dtype=np.uint64), np.arange(count, dtype=np.uint64))
+    return uniforms(streams([seed] * count), np.arange(count, dtype=np.uint64))
 
 
 def splitmix(state: int) -> tuple[int, int]:
@@ -77,7 +71,7 @@ def test_the_numbers_are_those_of_splitmix64() -> None:
         found.append(number)
     assert found == known  # published test vector
 
-    for seed in (0, 1, 2**62 + 3, 2**64 - 1):
+    for seed in (0, 1, 2**62 + 3, 2**64 - 1, -5, 2**64):
         state = splitmix((seed - 0x9E3779B97F4A7C15) % 2**64)[1]  # the finalizer alone
         expected = []
         for _ in range(5):
@@ -90,7 +84,7 @@ def test_numbers_are_uniform_over_seeds_and_positions_and_in_pairs() -> None:
     """Five tests on fixed seeds; right numbers fail one with probability 1e-4."""
     side = 400
     seeds, positions = np.meshgrid(np.arange(side, dtype=np.uint64), np.arange(side, dtype=np.uint64), indexing="ij")
-    table = uniforms(seeds.ravel(), positions.ravel()).reshape(side, side)
+    table = uniforms(streams(seeds.ravel().tolist()), positions.ravel()).reshape(side, side)
     assert stats.kstest(table.ravel(), "uniform").pvalue > 1e-4
     neighbours = [
         (table[:, :-1], table[:, 1:]),  # successive tokens
@@ -120,12 +114,12 @@ def test_the_token_picked_is_that_of_the_cumulative_distribution(size: int) -> N
 
 def test_probabilities_are_those_of_the_definitions_in_any_company() -> None:
     logits = torch.randn(len(SAMPLINGS), 20, generator=torch.Generator().manual_seed(0)) * 2
-    together = probabilities(logits, SAMPLINGS).clone()
+    together = sampler(SAMPLINGS).probabilities(logits)
     for row, sampling in enumerate(SAMPLINGS):
         expected = allowed(logits[row].tolist(), sampling)
         exact = torch.tensor([expected.get(i, 0.0) for i in range(20)])
         torch.testing.assert_close(together[row], exact)
-        torch.testing.assert_close(probabilities(logits[row : row + 1], [sampling])[0], exact)
+        torch.testing.assert_close(sampler([sampling]).probabilities(logits[row : row + 1])[0], exact)
 
 
 def test_low_temperatures_are_raised_as_vllm_raises_them() -> None:
@@ -134,9 +128,9 @@ def test_low_temperatures_are_raised_as_vllm_raises_them() -> None:
     for temperature in (1e-6, 0.002, 0.01, 0.02):
         raised = vllm.SamplingParams(temperature=temperature).temperature
         torch.testing.assert_close(
-            probabilities(logits, [Sampling(temperature=temperature)]), (logits / raised).softmax(-1)
+            sampler([Sampling(temperature=temperature)]).probabilities(logits), (logits / raised).softmax(-1)
         )
-        tokens = draw(logits.expand(200, -1), [Sampling(temperature=temperature)] * 200, stream(0, 200))
+        tokens = sampler([Sampling(temperature=temperature)] * 200).draw(logits.expand(200, -1), range(200))
         assert set(tokens.tolist()) >= {0, 1}
 
 
@@ -144,16 +138,29 @@ def test_draws_follow_the_probabilities() -> None:
     """Chi-square over 20,000 draws, for fixed seeds: a right sampler fails with probability 1e-4."""
     logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
     count = 20_000
-    tokens = draw(logits.expand(count, -1), [Sampling(temperature=0.7)] * count, stream(2, count))
+    tokens = sampler([Sampling(temperature=0.7)] * count, [2] * count).draw(logits.expand(count, -1), range(count))
     observed = tokens.bincount(minlength=20).numpy()
     expected = (logits[0].double() / 0.7).softmax(-1).numpy() * count
     assert stats.chisquare(observed, expected).pvalue > 1e-4
 
 
-def test_a_row_depends_on_its_own_number_only() -> None:
+def test_a_row_depends_on_its_own_seed_and_position_only() -> None:
     logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(3))
     samplings = [Sampling(temperature=1.0, top_p=0.9), Sampling(temperature=0.5)] * 4
-    uniform = stream(4, 8)
-    together = draw(logits, samplings, uniform)
-    alone = [draw(logits[i : i + 1], samplings[i : i + 1], uniform[i : i + 1])[0] for i in range(8)]
-    assert together.tolist() == [int(token) for token in alone]
+    seeds, positions = list(range(8)), [5, 0, 3, 9, 1, 1, 2, 7]
+    together = sampler(samplings, seeds).draw(logits, positions).tolist()
+    for i in range(8):
+        alone = sampler(samplings[i : i + 1], seeds[i : i + 1]).draw(logits[i : i + 1], positions[i : i + 1])
+        assert alone.tolist() == together[i : i + 1]
+
+
+@pytest.mark.parametrize("size", [100, 256, 300, 1000])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_broken_row_is_some_token_and_spoils_no_other(size: int, broken: float) -> None:
+    logits = torch.randn(3, size, generator=torch.Generator().manual_seed(4))
+    samplings, positions = [Sampling(temperature=0.9)] * 3, [0, 1, 2]
+    whole = sampler(samplings).draw(logits, positions).tolist()
+    logits[1] = broken
+    first, middle, last = sampler(samplings).draw(logits, positions).tolist()
+    assert [first, last] == [whole[0], whole[2]]
+    assert 0 <= middle < size
