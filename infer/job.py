@@ -92,6 +92,9 @@ class Plan:
             raise UserError("name one of a question and --on, not both")
         if job.question is not None and not job.question.strip():
             raise UserError("the question is empty")
+        for name in ("problem_column", "answer_column", "id_column", "split"):
+            if job.question is not None and getattr(job, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} says how to read what --on names: a question has none")
         if job.backend == "openai" and job.base_url is None:
             raise UserError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
         if job.backend != "openai":

@@ -70,6 +70,8 @@ def solve(
 ) -> int:
     """Solve problems with a strategy, within a budget, everything counted."""
     plan = Plan(job_of(locals(), option or []))
+    if question is not None and limit is not None:
+        raise UserError(f"--limit {limit}: a question is a single problem: leave it out")
     machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
     return _solve(plan, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
 
