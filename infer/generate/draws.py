@@ -21,7 +21,7 @@ _KEY = "infer_draw"
 
 def drawn(sampling: Sampling, seed: int) -> dict[str, Any]:
     """What `SamplingParams.extra_args` of a greedy request tells the processor."""
-    return {_KEY: (seed, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)}
+    return {_KEY: (seed, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)}  # as Sampling's fields
 
 
 class SeededDraws(LogitsProcessor):  # type: ignore[misc]  # vLLM comes untyped
@@ -30,6 +30,7 @@ class SeededDraws(LogitsProcessor):  # type: ignore[misc]  # vLLM comes untyped
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._requests: dict[int, tuple[Sampling, int, list[int]]] = {}
         """By row of the batch: how to draw, the seed, and the tokens so far (vLLM's own list: it grows)."""
+        self._samplings: dict[tuple[Any, ...], Sampling] = {}
         self._changed = False
         self._sampler = Sampler()
 
@@ -41,8 +42,9 @@ class SeededDraws(LogitsProcessor):  # type: ignore[misc]  # vLLM comes untyped
             told = (params.extra_args or {}).get(_KEY)
             if told is None:
                 return None
-            seed, temperature, top_p, top_k, min_p = told
-            return Sampling(temperature, top_p, top_k, min_p), seed, output
+            seed, *how = told
+            sampling = self._samplings.setdefault(tuple(how), Sampling(*how))  # one object for all that are equal
+            return sampling, seed, output
 
         self._changed |= process_dict_updates(self._requests, batch_update, request)
 

@@ -50,9 +50,11 @@ class Sampler:
     def set_rows(self, rows: Sequence[tuple[Sampling, int]], device: torch.device | str = "cpu") -> None:
         """What the rows of the logits are from now on: how each is drawn, at a temperature above zero, and its seed."""
         samplings = [sampling for sampling, _ in rows]
+        if all(sampling is samplings[0] for sampling in samplings):  # as it nearly always is
+            samplings = samplings[:1]
 
         def column(values: list[float] | list[int]) -> Tensor:
-            return torch.tensor(values, device=device)[:, None]
+            return torch.tensor(values, device=device)[:, None].expand(len(rows), 1)
 
         temperatures = [max(sampling.temperature, _LEAST_TEMPERATURE) for sampling in samplings]
         self._temperature = column(temperatures) if any(t != 1 for t in temperatures) else None

@@ -26,7 +26,7 @@ class VLLMGenerator:
         self.max_context = engine.max_context
         self.spec = engine.spec
         self._templates: dict[Any, Any] = {}
-        self._pieces: dict[int, str] = {}
+        self._pieces: dict[tuple[int, ...], str] = {}
 
     async def encode(self, messages: Sequence[Message]) -> list[int]:
         return encode_chat(self._engine.tokenizer, messages)
@@ -94,8 +94,7 @@ class VLLMGenerator:
         it even finds stop strings (vLLM 0.32): then the text is decoded anew, and a stop that is not in it is none.
         """
         stop, before = sample.stop_reason, self._piece(prompt[-1])
-        torn = not before or PARTIAL in before  # if at all: asked first, as it is known without decoding
-        if torn and self._decode(prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
+        if (not before or PARTIAL in before) and self._piece(*prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
             detokenizer = Detokenizer(self._decode, prompt)
             for token in tokens:
                 detokenizer.add(token)
@@ -116,10 +115,11 @@ class VLLMGenerator:
             rest = tail.partition(stop)[2].rstrip(PARTIAL)
         return rest
 
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._decode([token])
-        return self._pieces[token]
+    def _piece(self, *tokens: int) -> str:
+        """The text of a few tokens, remembered."""
+        if tokens not in self._pieces:
+            self._pieces[tokens] = self._decode(list(tokens))
+        return self._pieces[tokens]
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
