@@ -147,6 +147,7 @@ async def test_over_http_everything_is_the_same_and_counted(
     A server samples by vLLM's seeds, and here so does the engine.
     """
     monkeypatch.setattr(vllm_pair[0].engine, "draws", False)
+    here = VLLMGenerator(vllm_pair[0].engine), vllm_pair[1]
     generator = await OpenAIGenerator.connect(nano_server.url)
     for budget in (None, "300tok"):
         for name, options in VARIANTS:
@@ -157,7 +158,7 @@ async def test_over_http_everything_is_the_same_and_counted(
             usage = sum((solution.usage for solution in remote), Usage())
             spent = [nano_server.metric(kind) - start for kind, start in zip(counted, before, strict=True)]
             assert [usage.generated, usage.prefill + usage.cached, usage.cached] == spent
-            local = await asyncio.gather(*(run(setting(vllm_pair, budget), name, options, p) for p in PROBLEMS))
+            local = await asyncio.gather(*(run(setting(here, budget), name, options, p) for p in PROBLEMS))
             for one, other in zip(remote, local, strict=True):
                 assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
                 assert chosen_text(one) == chosen_text(other)

@@ -135,8 +135,10 @@ def test_other_versions_and_folders_that_are_no_runs(tmp_path: Path) -> None:
     (folder / "solutions.jsonl").unlink()
     with pytest.raises(UserError, match="has no solutions"):
         read([folder])
-    with pytest.raises(UserError, match="is no run: No such file"):
+    with pytest.raises(UserError, match="holds runs: name one"):
         read([tmp_path])
+    with pytest.raises(UserError, match="is no run: No such file"):
+        read([tmp_path / "absent"])
     with pytest.raises(UserError, match="no runs to read"):
         read([])
 
