@@ -26,6 +26,8 @@ from infer.cost.hardware import Hardware, find, measure
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import GRID, Shape, fit, group_cost, time_groups
 from infer.engine import start_engine
+from infer.generate.base import Sampling
+from infer.generate.vllm import sampling_options
 
 
 def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]]:
@@ -46,8 +48,9 @@ def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, A
     spec = ModelSpec.from_config(config, dtype=engine.describe()["dtype"])
     unseen = mixes(args.mixes, args.most_prompt, args.most_generated)
 
+    sampling = sampling_options(engine, Sampling(temperature=1.0), 0)
     clock = time.process_time if args.cpu_time else time.perf_counter
-    measured = asyncio.run(time_groups(engine, spec, [*GRID, *unseen], args.rounds, clock))
+    measured = asyncio.run(time_groups(engine, spec, [*GRID, *unseen], sampling, args.rounds, clock))
     asyncio.run(engine.close())
     runtime = fit(spec, hardware, GRID, measured[: len(GRID)])
     times = measured[len(GRID) :]

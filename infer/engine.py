@@ -105,7 +105,7 @@ class InProcessEngine:
         except Exception as error:
             failure = RuntimeError(f"vLLM failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
-            with suppress(Exception):  # what it goes on with if it is asked again
+            with suppress(Exception):  # or vLLM would go on with them, for nobody
                 self._engine.abort_request(list(self._waiting))
             self._fail(failure)
 

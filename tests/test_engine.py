@@ -214,3 +214,26 @@ async def test_an_engine_in_its_own_processes_does_the_same(nano_engine: Any, ow
             await call
     finally:
         await engine.close()
+
+
+async def test_an_engine_that_failed_lets_go_of_its_requests(nano_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM would hold their blocks and places for ever; what is asked later is served as if nothing had happened."""
+    generator = VLLMGenerator(nano_engine)
+    prompt = await generator.encode([{"role": "user", "content": PROMPTS[0]}])
+    request = Request(prompt, Sampling(temperature=1.0), 30, n=3, seed=7)
+    before = await generator.generate(request)
+    step, calls = nano_engine._engine.step, 0
+
+    def failing() -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OverflowError("on purpose")
+        return step()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nano_engine._engine, "step", failing)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await generator.generate(request)
+    assert not nano_engine._engine.has_unfinished_requests()
+    assert [sample.tokens for sample in await generator.generate(request)] == [sample.tokens for sample in before]

@@ -199,6 +199,8 @@ def _measured() -> dict[str, Hardware]:
 def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     device = devices.measure() if on == devices.THIS_CPU else devices.find(on)
     from infer.engine import start_engine
+    from infer.generate.base import Sampling
+    from infer.generate.vllm import sampling_options
 
     where = models.locate(model)
     say(f"timing {model} on {device.name}: about a minute")
@@ -212,7 +214,7 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
 
         async def timed() -> Runtime:
             try:
-                return await calibrate(engine, spec, device)
+                return await calibrate(engine, spec, device, sampling_options(engine, Sampling(temperature=1.0), 0))
             finally:
                 await engine.close()
 

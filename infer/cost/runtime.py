@@ -1,7 +1,7 @@
 """Idealized runtime (Narayanan et al. 2305.02440): how long passes take on given hardware, alone and undisturbed.
 
     Runtime(find("h100"), spec.dtype).seconds(cost)                the roofline
-    runtime = await calibrate(engine, spec, find("cpu"), "nano-s")      fitted to measured times
+    runtime = await calibrate(engine, spec, find("cpu"), sampling)      fitted to measured times
     runtime.seconds(group_cost(spec, shapes))
 
 The paper takes the time of a query as that of encoding its prompt plus a constant for each further token, both fitted
@@ -17,7 +17,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -125,19 +125,23 @@ GRID: tuple[tuple[Shape, ...], ...] = tuple(
 """Groups that a calibration times: at most 1,024 prompt tokens each."""
 
 
-async def calibrate(engine: Any, spec: ModelSpec, hardware: Hardware, rounds: int = 5) -> Runtime:
+async def calibrate(
+    engine: Any, spec: ModelSpec, hardware: Hardware, sampling: Mapping[str, Any], rounds: int = 5
+) -> Runtime:
     """Times `GRID` on a running engine (`infer.engine`) and fits overhead and slowdown of both phases.
 
-    `hardware` is the device the engine runs on: its peaks are the roofline.
+    `hardware` is the device the engine runs on: its peaks are the roofline. `sampling` are options of vLLM's
+    `SamplingParams`: tokens are drawn as they will be (`infer.generate.vllm.sampling_options`).
     """
     groups = [group for group in GRID if all(shape.prefill + shape.generated <= engine.max_context for shape in group)]
-    return fit(spec, hardware, groups, await time_groups(engine, spec, groups, rounds))
+    return fit(spec, hardware, groups, await time_groups(engine, spec, groups, sampling, rounds))
 
 
 async def time_groups(
     engine: Any,
     spec: ModelSpec,
     groups: Sequence[Sequence[Shape]],
+    sampling: Mapping[str, Any],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
@@ -148,16 +152,21 @@ async def time_groups(
     clock leaves out what other processes take, for an engine that runs in this process on one thread.
     """
     draw = random.Random(0)
-    await _time_group(engine, spec, groups[-1], draw, clock)  # warm-up
+    await _time_group(engine, spec, groups[-1], sampling, draw, clock)  # warm-up
     best = [float("inf")] * len(groups)
     for _ in range(rounds):
         for index, group in enumerate(groups):
-            best[index] = min(best[index], await _time_group(engine, spec, group, draw, clock))
+            best[index] = min(best[index], await _time_group(engine, spec, group, sampling, draw, clock))
     return best
 
 
 async def _time_group(
-    engine: Any, spec: ModelSpec, group: Sequence[Shape], draw: random.Random, clock: Callable[[], float]
+    engine: Any,
+    spec: ModelSpec,
+    group: Sequence[Shape],
+    sampling: Mapping[str, Any],
+    draw: random.Random,
+    clock: Callable[[], float],
 ) -> float:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -168,7 +177,7 @@ async def _time_group(
     calls = [
         (
             [draw.randrange(vocabulary) for _ in range(shape.prefill)],
-            SamplingParams(temperature=1.0, max_tokens=shape.generated, ignore_eos=True, output_kind=kind),
+            SamplingParams(**sampling, max_tokens=shape.generated, ignore_eos=True, output_kind=kind),
         )
         for shape in group
     ]

@@ -50,23 +50,16 @@ class VLLMGenerator:
             self._templates[how] = self._template(*how)
         params = copy.copy(self._templates[how])
         params.max_tokens = request.max_tokens
-        if request.sampling.temperature > 0:
-            if self._engine.draws:
-                from infer.generate.draws import drawn
-
-                params.extra_args = drawn(request.sampling, seed)
-            else:
-                params.seed = seed
+        drawn = sampling_options(self._engine, request.sampling, seed)
+        params.seed, params.extra_args = drawn.get("seed"), drawn.get("extra_args")
         return params
 
     def _template(self, sampling: Sampling, delimiter: str | None, logprobs: bool, whole: bool) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        greedy = sampling.temperature == 0 or self._engine.draws
-        names = ("temperature", "top_p", "top_k", "min_p")
         return SamplingParams(
-            **({"temperature": 0.0} if greedy else {name: getattr(sampling, name) for name in names}),
+            **sampling_options(self._engine, sampling, 0),
             stop=[*sampling.stop, *([delimiter] if delimiter else [])],
             include_stop_str_in_output=True,
             logprobs=0 if logprobs else None,
@@ -135,6 +128,17 @@ class VLLMGenerator:
 
     async def close(self) -> None:
         await self._engine.close()
+
+
+def sampling_options(engine: Engine, sampling: Sampling, seed: int) -> dict[str, Any]:
+    """How a request says to vLLM what its tokens are drawn from: options of `SamplingParams`."""
+    if sampling.temperature == 0:
+        return {"temperature": 0.0}
+    if engine.draws:
+        from infer.generate.draws import drawn
+
+        return {"temperature": 0.0, "extra_args": drawn(sampling, seed)}
+    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")} | {"seed": seed}
 
 
 def _finish(sample: Any, request: Request) -> Finish:

@@ -97,11 +97,14 @@ def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_calibration_of_a_real_engine(nano_engine: Any) -> None:
     """The fit itself is tested above, its accuracy by `benchmarks/calibration.py`: here it is only run."""
     from infer.cost.runtime import calibrate
+    from infer.generate.base import Sampling
+    from infer.generate.vllm import sampling_options
     from infer.models import locate
 
     spec = ModelSpec.from_config(json.loads((Path(locate("nano-s")) / "config.json").read_text()))
     machine = Hardware("this", {"float32": 5e10}, 1e10, 1e9)
-    runtime = asyncio.run(calibrate(nano_engine, spec, machine, rounds=1))
+    sampling = sampling_options(nano_engine, Sampling(temperature=1.0), 0)
+    runtime = asyncio.run(calibrate(nano_engine, spec, machine, sampling, rounds=1))
     times = [runtime.seconds(group_cost(spec, group)) for group in GRID]
     assert all(time > 0 for time in times)
     assert times[2] > times[1] > times[0]  # 33, 9 and 1 tokens behind the same prompt
