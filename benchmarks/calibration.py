@@ -40,7 +40,7 @@ def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]
     return [[shape() for _ in range(draw.choice([1, 1, 2, 4, 8, 16]))] for _ in range(count)]
 
 
-def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, Any]:
+async def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, Any]:
     where = models.locate(model)
     dtype = models.profile(model).dtype
     config = json.loads((Path(where) / "config.json").read_text())
@@ -50,8 +50,8 @@ def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, A
 
     sampling = sampling_options(engine, Sampling(temperature=1.0), 0)
     clock = time.process_time if args.cpu_time else time.perf_counter
-    measured = asyncio.run(time_groups(engine, spec, [*GRID, *unseen], sampling, args.rounds, clock))
-    asyncio.run(engine.close())
+    measured = await time_groups(engine, spec, [*GRID, *unseen], sampling, args.rounds, clock)
+    await engine.close()
     runtime = fit(spec, hardware, GRID, measured[: len(GRID)])
     times = measured[len(GRID) :]
     predicted = [runtime.seconds(group_cost(spec, group)) for group in unseen]
@@ -120,7 +120,7 @@ def main() -> None:
     hardware = find(args.hardware) if args.hardware else measure()
     rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in hardware.peak.items())
     print(f"{hardware.name}: {rates}, {hardware.bandwidth / 1e9:.1f} GB/s", flush=True)
-    results = [run(model, hardware, args) for model in args.models]
+    results = [asyncio.run(run(model, hardware, args)) for model in args.models]
     if args.plot:
         plot(results, args.plot)
     print(json.dumps(results))

@@ -1,28 +1,29 @@
-"""Throughput of strategies against one bare `vllm.LLM.generate` call, in one process, turn by turn.
+"""Throughput of strategies against one bare `vllm.LLM.generate` call, turn by turn.
 
     python benchmarks/throughput.py nano-s
     python benchmarks/throughput.py DIR --n 4 --max-tokens 160 --k 4 --step-tokens 40 --budget 640
 
 `best-of-n` is compared with one call that has the same prompts, n and limit; `astar` (its reward model replaced by a
 hash that costs nothing), fed with problems so that as many stay in flight, with one call that generates as many tokens
-from the same prompts. Ours seeds every sample; the bare call does not, and in a second comparison does (with chunked
-prefill off: with it on, vLLM's CPU build crashes on seeds). Prints tokens/s of both and their ratio, as median and
-range over the repetitions, and ends with one JSON line.
+from the same prompts. Ours seeds every sample; the bare call does not, and in a second comparison does. On a CPU all
+runs in this process, and chunked prefill is off for the bare call: with it on, vLLM's CPU build crashes on seeds. On a
+GPU each has vLLM's own processes and settings, and its half of the memory. Prints tokens/s of both and their ratio, as
+median and range over the repetitions, and ends with one JSON line.
 """
 
 import argparse
 import asyncio
 import hashlib
+import inspect
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any
 
 from infer import models
-from infer.engine import start_engine
+from infer.engine import InProcessEngine, start_engine
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
 from infer.generate.base import Sampling
@@ -56,12 +57,22 @@ class FreeVerifier:
     async def close(self) -> None: ...
 
 
+async def wait(result: Awaitable[Any]) -> Any:
+    return await result
+
+
 async def group(answers: Sequence[str | None]) -> list[int]:
     return [-1 if answer is None else answers.index(answer) for answer in answers]
 
 
 def run(
-    setting: Setting, problems: list[Problem], nano: bool, strategy: str, options: list[str], in_flight: int
+    loop: asyncio.Runner,
+    setting: Setting,
+    problems: list[Problem],
+    nano: bool,
+    strategy: str,
+    options: list[str],
+    in_flight: int,
 ) -> int:
     """Solves all problems, so many in flight at once; the number of tokens generated."""
     found = find(strategy)
@@ -76,7 +87,7 @@ def run(
         return reference == answer, None
 
     template = PLAIN if nano else MATHEMATICS
-    asyncio.run(
+    loop.run(
         solve(
             problems,
             template.messages,
@@ -148,22 +159,32 @@ def main() -> None:
     clock = time.process_time if args.cpu_time else time.perf_counter
 
     nano = models.is_nano(args.model)
-    dtype = models.profile(args.model).dtype
-    engine: Any = start_engine(models.locate(args.model), "generate", dtype=dtype, memory_fraction=0.5)
+    where, dtype = models.locate(args.model), models.profile(args.model).dtype
+    loop = asyncio.Runner()
+
+    async def start() -> Any:
+        return start_engine(where, "generate", dtype=dtype, memory_fraction=0.4)
+
+    engine = loop.run(start())
     from vllm import LLM, SamplingParams
 
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    same: dict[str, Any] = {"dtype": dtype, "enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
-    llm = LLM(models.locate(args.model), **same, max_num_seqs=256, kv_cache_memory_bytes=2 << 30)
+    same: dict[str, Any] = {"gpu_memory_utilization": 0.4, "enable_prefix_caching": True, "disable_log_stats": True}
+    if isinstance(engine, InProcessEngine):
+        same = {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32, "max_num_seqs": 256}
+        same["kv_cache_memory_bytes"] = 2 << 30
+    llm = LLM(where, dtype=dtype, **same)
+    print(f"{args.model} on {engine.describe()['device']}, {engine.describe()['engine']}", flush=True)
     stream = list(islice(load(size=10_000), args.problems * args.rounds))
     problems = stream[: args.problems]
     template = PLAIN if nano else MATHEMATICS
     generator = VLLMGenerator(engine)
-    prompts = [{"prompt_token_ids": asyncio.run(generator.encode(template.messages(problem)))} for problem in problems]
+    prompts = [{"prompt_token_ids": loop.run(generator.encode(template.messages(problem)))} for problem in problems]
     sampling = Sampling(temperature=1.0, max_tokens=args.max_tokens)
 
     def reset() -> None:
-        engine._engine.reset_prefix_cache()
+        forgotten = engine._engine.reset_prefix_cache()
+        if inspect.isawaitable(forgotten):
+            loop.run(wait(forgotten))
         llm.reset_prefix_cache()
 
     def generate(seeded: bool = False, **changes: Any) -> int:
@@ -174,11 +195,11 @@ def main() -> None:
 
     free: Any = FreeVerifier()
     base = {"generator": generator, "verifier": free, "group": group, "extract": lambda text: text[-8:]}
-    best_of_n = Setting(**base, sampling=sampling)
+    best_of_n, samples = Setting(**base, sampling=sampling), [f"n={args.n}", "choose=majority"]
     results = [
         compare(
             name,
-            lambda: run(best_of_n, problems, nano, "best-of-n", [f"n={args.n}", "choose=majority"], args.problems),
+            lambda: run(loop, best_of_n, problems, nano, "best-of-n", samples, args.problems),
             lambda tokens, seeded=seeded: generate(seeded, n=args.n, max_tokens=args.max_tokens),
             reset,
             args.repeats,
@@ -196,13 +217,15 @@ def main() -> None:
     results.append(
         compare(
             "astar",
-            lambda: run(stepwise, stream, nano, "astar", [f"k={args.k}"], args.problems),
+            lambda: run(loop, stepwise, stream, nano, "astar", [f"k={args.k}"], args.problems),
             lambda tokens: generate(n=args.k, ignore_eos=True, max_tokens=round(tokens / args.k / len(problems))),
             reset,
             args.repeats,
             clock,
         )
     )
+    loop.run(engine.close())
+    loop.close()
     print(json.dumps({"model": args.model, "problems": args.problems, "results": results}))
 
 

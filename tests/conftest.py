@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from infer.nano import checkpoint
+from tests.engines import TESTED
 from tests.servers import Server, vllm_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,7 +20,7 @@ def nano_engine() -> Iterator[Any]:
     pytest.importorskip("vllm")
     from infer.engine import start_engine
 
-    engine = start_engine(checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, memory_fraction=0.2)
+    engine = start_engine(checkpoint("nano-s"), "generate", **TESTED)
     yield engine
     asyncio.run(engine.close())
 
@@ -30,9 +31,16 @@ def nano_prm_engine() -> Iterator[Any]:
     pytest.importorskip("vllm")
     from infer.engine import start_engine
 
-    engine = start_engine(checkpoint("nano-prm-s"), "pooling", dtype="float32", log_stats=True, memory_fraction=0.2)
+    engine = start_engine(checkpoint("nano-prm-s"), "pooling", **TESTED)
     yield engine
     asyncio.run(engine.close())
+
+
+@pytest.fixture
+def our_draws(nano_engine: Any) -> None:
+    """Skips where vLLM samples by itself, not as `infer.generate.sampling` does."""
+    if not nano_engine.draws:
+        pytest.skip("on a GPU vLLM draws by itself")
 
 
 @pytest.fixture(scope="session")

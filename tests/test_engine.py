@@ -14,6 +14,7 @@ from infer.engine import ProcessEngine
 from infer.generate.base import Completion, Request, Sampling
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
+from tests.engines import TESTED
 
 pytestmark = pytest.mark.models
 
@@ -52,7 +53,7 @@ async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, end
         (completion,) = await generator.generate(Request(prompt, Sampling(temperature=0), 5))
         return completion.num_tokens
 
-    other: Any = start_engine(checkpoint("nano-xs"), "generate", dtype="float32", memory_fraction=0.05)
+    other: Any = start_engine(checkpoint("nano-xs"), "generate", **TESTED)
     assert await complete(other) == 5
     await other._loop  # it steps on for some turns, and holds the engine
     if ending == "closed":
@@ -112,12 +113,13 @@ async def test_closing_fails_those_who_wait(begun: bool) -> None:
     calls = [engine.submit([1], None) for _ in range(2)]
     if begun:
         await asyncio.sleep(0.01)
+    core = engine._engine
     await engine.close()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [str(result) for result in results] == ["the engine was closed"] * 2
     assert {type(result) for result in results} == {RuntimeError}
-    assert engine._engine.ended
-    assert engine._engine.shut
+    assert core.ended
+    assert core.shut
     with pytest.raises(RuntimeError, match="is closed"):
         engine.submit([1], None)
 
@@ -212,8 +214,11 @@ async def test_an_engine_in_its_own_processes_does_the_same(nano_engine: Any, ow
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
+        core = weakref.ref(engine._engine)
     finally:
         await engine.close()
+    gc.collect()
+    assert core() is None  # vLLM shuts down what is left at the end of the interpreter once more, and fails loudly
 
 
 async def test_an_engine_that_failed_lets_go_of_its_requests(nano_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,7 @@ async def test_greedy_in_steps_is_greedy_in_one_go(pair: tuple[Any, Any]) -> Non
         assert node.logprob() == pytest.approx(whole.logprob(), abs=1e-4)
 
 
+@pytest.mark.usefixtures("our_draws")
 async def test_every_strategy_finds_the_same_on_both_backends(
     vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]
 ) -> None:

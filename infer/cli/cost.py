@@ -204,20 +204,20 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
 
     where = models.locate(model)
     say(f"timing {model} on {device.name}: about a minute")
+
+    async def timed() -> Runtime:
+        engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
+        try:
+            if engine.spec is None:
+                raise UserError(f"{model}: the sizes of its architecture are not known")
+            sampling = sampling_options(engine, Sampling(temperature=1.0), 0)
+            return await calibrate(engine, engine.spec, device, sampling)
+        finally:
+            await engine.close()
+
     with ExitStack() as stack:
         if not debug:
             stack.enter_context(engine_noise_to(None))
-        engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
-        spec = engine.spec
-        if spec is None:
-            raise UserError(f"{model}: the sizes of its architecture are not known")
-
-        async def timed() -> Runtime:
-            try:
-                return await calibrate(engine, spec, device, sampling_options(engine, Sampling(temperature=1.0), 0))
-            finally:
-                await engine.close()
-
         fitted = asyncio.run(timed())
     fitted.keep(model)
     return fitted

@@ -11,6 +11,7 @@ import pytest
 from infer.evalsets.nano import load
 from infer.generate.base import Request, Sampling
 from infer.generate.vllm import VLLMGenerator
+from tests.engines import TESTED
 
 pytestmark = pytest.mark.models
 
@@ -54,7 +55,7 @@ def engine(byte_model: Path) -> Any:
     pytest.importorskip("vllm")
     from infer.engine import start_engine
 
-    return start_engine(byte_model, "generate", dtype="float32", memory_fraction=0.1)
+    return start_engine(byte_model, "generate", **TESTED)
 
 
 async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
@@ -126,6 +127,7 @@ SAMPLINGS = [
 ]
 
 
+@pytest.mark.usefixtures("our_draws")
 async def test_samples_are_those_of_transformers_token_for_token(nano_engine: Any) -> None:
     """Same seed, same tokens on both backends, each in its own company: batches and admission differ throughout."""
     from infer.generate.transformers import TransformersGenerator
@@ -149,13 +151,16 @@ async def test_samples_are_those_of_transformers_token_for_token(nano_engine: An
     await plain.close()
 
 
+@pytest.mark.usefixtures("our_draws")
 async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
     """With a KV cache for a few requests vLLM drops some of those that run, and computes them again later."""
     from infer.engine import _free_memory, start_engine
     from infer.nano import checkpoint
 
     room = {"memory_fraction": 4 * 3.2e6 / _free_memory()}  # some 1,500 tokens
-    small: Any = start_engine(checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, **room)
+    small: Any = start_engine(
+        checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, in_process=True, **room
+    )
     (problem,) = load(1, level=5)
     results = []
     for generator in (VLLMGenerator(small), VLLMGenerator(nano_engine)):

@@ -16,6 +16,7 @@ from infer.verifiers.judge import Form, Judge
 from infer.verifiers.readers import TransformersTokens
 from infer.verifiers.self_evaluation import SelfEvaluation
 from infer.verifiers.think_prm import ThinkPRM
+from tests.engines import TESTED
 
 pytestmark = pytest.mark.models
 
@@ -59,7 +60,7 @@ def recording(folder: Path) -> Iterator[Recording]:
     pytest.importorskip("vllm")
     from infer.engine import start_engine
 
-    generator = Recording(start_engine(folder, "generate", dtype="float32", memory_fraction=0.1, log_stats=True))
+    generator = Recording(start_engine(folder, "generate", **TESTED))
     yield generator
     asyncio.run(generator.close())
 
