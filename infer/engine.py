@@ -265,8 +265,7 @@ def _describe(config: Any) -> dict[str, Any]:
         "vllm": vllm.__version__,
         "torch": torch.__version__,
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
-        # asked of vLLM, as torch would claim memory of the GPU for this process
-        "device": current_platform.get_device_name() if current_platform.is_cuda_alike() else "cpu",
+        "device": "cpu" if _on_cpu() else current_platform.get_device_name(),
         "block_size": config.cache_config.block_size,
         "tensor_parallel": config.parallel_config.tensor_parallel_size,
         "data_parallel": config.parallel_config.data_parallel_size,
@@ -296,12 +295,11 @@ def start_engine(
     Raises UserError for a model that can't be loaded.
     """
     quiet_environment()
-    import torch
     from vllm import EngineArgs
 
-    on_gpu = torch.cuda.is_available()
+    on_cpu = _on_cpu()
     if in_process is None:
-        in_process = not on_gpu and tensor_parallel == data_parallel == 1
+        in_process = on_cpu and tensor_parallel == data_parallel == 1
     args: dict[str, Any] = {
         "model": str(model),
         "revision": revision,
@@ -317,7 +315,7 @@ def start_engine(
     }
     if architecture is not None:
         args["hf_overrides"] = {"architectures": [architecture]}
-    if on_gpu:
+    if not on_cpu:
         args["gpu_memory_utilization"] = memory_fraction
     else:
         # Compilation takes a minute and gains little on a CPU. Small blocks: prefixes are shared in whole blocks.
@@ -331,7 +329,10 @@ def start_engine(
         engine_args = EngineArgs(**args)
         return InProcessEngine(engine_args) if in_process else ProcessEngine(engine_args)
     except Exception as error:
-        raise UserError(f"model {model} can't be loaded by vLLM: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if not in_process and "root cause" in reason:  # it was told in the engine's own process
+            reason = "its process failed (the run's log.txt says why, and so does --debug)"
+        raise UserError(f"model {model} can't be loaded by vLLM: {reason}") from error
 
 
 def quiet_environment() -> None:
@@ -344,13 +345,18 @@ def quiet_environment() -> None:
 def device_memory() -> int | None:
     """Bytes of memory of one GPU; None on a CPU."""
     quiet_environment()
-    import torch
-
-    if not torch.cuda.is_available():
+    if _on_cpu():
         return None
     from vllm.platforms import current_platform
 
     return int(current_platform.get_device_total_memory())
+
+
+def _on_cpu() -> bool:
+    """Whether vLLM runs on a CPU here. Not asked of torch: once it has looked for a GPU, forks can't use it."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _free_memory() -> int:
