@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from infer.cost.model import ModelSpec, known_spec
-from infer.errors import UserError
+from infer.errors import ToldElsewhere, UserError
 
 TURNS_BETWEEN_STEPS = 4
 """Turns of the event loop after a step that finished requests. A waiter's next request is some awaits away (future,
@@ -329,10 +329,9 @@ def start_engine(
         engine_args = EngineArgs(**args)
         return InProcessEngine(engine_args) if in_process else ProcessEngine(engine_args)
     except Exception as error:
-        reason = _first_line(error)
-        if not in_process and "root cause" in reason:  # it was told in the engine's own process
-            reason = "its process failed (the run's log.txt says why, and so does --debug)"
-        raise UserError(f"model {model} can't be loaded by vLLM: {reason}") from error
+        if "root cause" in str(error):
+            raise ToldElsewhere(f"model {model} can't be loaded by vLLM: its process failed") from error
+        raise UserError(f"model {model} can't be loaded by vLLM: {_first_line(error)}") from error
 
 
 def quiet_environment() -> None:

@@ -20,6 +20,10 @@ class TooLong(UserError):
         self.calls = calls
 
 
+class ToldElsewhere(UserError):
+    """Why it failed has been said by another process, on standard error."""
+
+
 class WriteError(OSError):
     """A result could not be written. No `UserError`: the whole run has to stop, not the one problem."""
 

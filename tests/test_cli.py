@@ -13,6 +13,7 @@ import pytest
 
 from infer.cli import run
 from infer.cli.options import fresh_folder
+from infer.cli.terminal import last_error
 from infer.errors import UserError
 from infer.job import Job, Machine, Models
 from infer.lock import Lock
@@ -285,6 +286,36 @@ def test_models_that_are_broken_or_unusual(tmp_path: Path, backend: str) -> None
     assert broken.returncode == 2, broken.stderr
     assert str(model) in broken.stderr
     assert len([line for line in broken.stderr.splitlines() if line]) == 1, broken.stderr
+
+
+@pytest.mark.models
+def test_what_fails_in_an_engines_own_process_is_said_too(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint("nano-xs"), model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    here, elsewhere = (solve("1+1=?", "--model", str(model), *split) for split in ([], ["--data-parallel", "2"]))
+    assert here.returncode == elsewhere.returncode == 2, elsewhere.stderr
+    assert elsewhere.stderr.count("\n") == 1, elsewhere.stderr
+    cause = here.stderr.strip().partition("loaded by vLLM: ")[2]
+    assert cause
+    assert f"its process failed: {cause} (log: " in elsewhere.stderr
+
+
+def test_the_last_error_in_an_engines_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("(EngineCore pid=626) INFO 11-26 14:46:35 [core.py:133] no Error: here\n")
+    assert last_error(log) is None
+    log.write_text(
+        "(EngineCore pid=626) ERROR 11-26 14:46:37 [core.py:1510]     raise ValueError(\n"
+        "(EngineCore pid=626) ERROR 11-26 14:46:37 [core.py:1510] ValueError: Free memory (3.2/79.1 GiB) is less\n"
+        "(EngineCore pid=626) ERROR 11-26 14:46:38 [core.py:1510] RuntimeError: It failed. See root cause above.\n"
+        "Process EngineCore:\n"
+    )
+    assert last_error(log) == "Free memory (3.2/79.1 GiB) is less"
+    log.write_text("Traceback\nsafetensors_rust.SafetensorError: Error while deserializing header\n")
+    assert last_error(log) == "Error while deserializing header"
 
 
 @pytest.mark.models

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -64,6 +66,26 @@ async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, end
     gc.collect()
     assert gone() is None
     assert await complete(nano_engine) == 5
+
+
+LOOKS = """
+import os
+import torch
+
+looks, look = [], torch.cuda.is_available
+torch.cuda.is_available = lambda: looks.append(os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")) or look()
+from infer.engine import device_memory
+
+device_memory()
+assert set(looks) <= {"1"}, looks
+"""
+
+
+def test_torch_is_not_made_to_touch_a_gpu_before_vllm_forks() -> None:
+    """With that setting, which vLLM makes, torch looks for a GPU without CUDA; after other looks forks can't use it."""
+    pytest.importorskip("vllm")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
+    subprocess.run([sys.executable, "-c", LOOKS], env=environment, check=True, capture_output=True)
 
 
 async def test_a_deadline_ends_what_is_still_queued(nano_engine: Any) -> None:

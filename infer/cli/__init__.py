@@ -5,8 +5,8 @@ from typing import NoReturn
 
 from infer.cli import cost, grid, listing, report, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
-from infer.cli.terminal import log, say
-from infer.errors import UserError, WriteError
+from infer.cli.terminal import last_error, log, say
+from infer.errors import ToldElsewhere, UserError, WriteError
 
 
 def main() -> NoReturn:
@@ -21,6 +21,8 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         problem, code = str(error), 2
         cause: Exception = error
+        if isinstance(error, ToldElsewhere) and (file := log()) is not None:
+            problem += f": {last_error(file) or 'it does not say why'} (log: {file})"
     except KeyboardInterrupt:
         return 130
     except Exception as error:

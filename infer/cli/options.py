@@ -141,7 +141,10 @@ RunFolder = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Problems in flight at once.", rich_help_panel=RUN)]
+Concurrency = Annotated[
+    int,
+    typer.Option(min=1, help="Problems in flight at once: more fill a large GPU.", rich_help_panel=RUN),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUN)]
 Debug = Annotated[bool, typer.Option(help="Show tracebacks and the engines' own messages.", rich_help_panel=RUN)]
 Trace = Annotated[bool, typer.Option(help="Keep each problem's search tree, for infer show.", rich_help_panel=RUN)]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,16 @@ _log: Path | None = None
 def log() -> Path | None:
     """Where standard error of the engines went, if a command started any."""
     return _log
+
+
+def last_error(file: Path) -> str | None:
+    """What the last exception in a log says, of those that don't refer to another: a traceback's last line."""
+    found = re.findall(
+        r"^(?:\(\w+ pid=\d+\) ERROR [^\]]*\] )?(?:\w+\.)*\w+(?:Error|Exception): (.+)$",
+        file.read_text(errors="replace"),
+        re.MULTILINE,
+    )
+    return next((message.strip() for message in reversed(found) if "root cause" not in message), None)
 
 
 def say(message: str) -> None:
