@@ -53,7 +53,7 @@ import httpx
 
 from infer import models
 from infer.cost.pricing import Call
-from infer.engine import InProcessEngine, start_engine
+from infer.engine import start_engine
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
 from infer.generate.base import Generator, Sampling
@@ -304,9 +304,7 @@ def main() -> None:
     results = []
     try:
         with scorer() as scores_at, vllm_server(where, log, *options) as server:
-            engine: Any = start_engine(where, "generate", dtype="float32", memory_fraction=0.5)
-            if not isinstance(engine, InProcessEngine):
-                raise SystemExit("the fourth way needs an engine inside the process: run it on a machine without a GPU")
+            engine: Any = start_engine(where, "generate", dtype="float32", memory_fraction=0.5, in_process=True)
             ours = Ours(args, problems, template, scores_at)
 
             def its_hub(algorithm: str, gathered: bool) -> Turn:

@@ -7,7 +7,7 @@
 hash that costs nothing), fed with problems so that as many stay in flight, with one call that generates as many tokens
 from the same prompts. Ours seeds every sample; the bare call does not, and in a second comparison does. On a CPU all
 runs in this process, and chunked prefill is off for the bare call: with it on, vLLM's CPU build crashes on seeds. On a
-GPU each has vLLM's own processes and settings, and its half of the memory. Prints tokens/s of both and their ratio, as
+GPU each has vLLM's own processes and settings, and 0.4 of the memory. Prints tokens/s of both and their ratio, as
 median and range over the repetitions, and ends with one JSON line.
 """
 
@@ -18,7 +18,7 @@ import inspect
 import json
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -55,10 +55,6 @@ class FreeVerifier:
         return {}
 
     async def close(self) -> None: ...
-
-
-async def wait(result: Awaitable[Any]) -> Any:
-    return await result
 
 
 async def group(answers: Sequence[str | None]) -> list[int]:
@@ -172,6 +168,8 @@ def main() -> None:
     if isinstance(engine, InProcessEngine):
         same = {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32, "max_num_seqs": 256}
         same["kv_cache_memory_bytes"] = 2 << 30
+    elif args.cpu_time:
+        parser.error("--cpu-time counts this process's time, and the engines run in their own")
     llm = LLM(where, dtype=dtype, **same)
     print(f"{args.model} on {engine.describe()['device']}, {engine.describe()['engine']}", flush=True)
     stream = list(islice(load(size=10_000), args.problems * args.rounds))
@@ -183,8 +181,8 @@ def main() -> None:
 
     def reset() -> None:
         forgotten = engine._engine.reset_prefix_cache()
-        if inspect.isawaitable(forgotten):
-            loop.run(wait(forgotten))
+        if inspect.iscoroutine(forgotten):
+            loop.run(forgotten)
         llm.reset_prefix_cache()
 
     def generate(seeded: bool = False, **changes: Any) -> int:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Runs the command line."""
-    # vLLM's processes are new ones, as in its own command line: forks of one with threads and a GPU can hang or fail
+    # vLLM's processes are spawned, as by its own command line: forks of one that has threads and a GPU can hang or fail
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     try:
         from infer.cli import main as command_line  # here, since Ctrl-C may come while it is loaded

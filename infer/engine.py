@@ -230,6 +230,8 @@ class ProcessEngine:
         return {**_describe(self._config), "engine": "own processes"}
 
     async def close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         await asyncio.sleep(0)  # a task cancelled before it began could not tell why it ends
         running = list(self._running)
@@ -245,7 +247,8 @@ class ProcessEngine:
 def _throughput() -> Any:
     """vLLM's word for "as many as fit": by it the batch is as large as `vllm.LLM`'s.
 
-    That is 1,024 requests and 16,384 tokens a step on a large GPU, where an engine of no context gets 128 and 2,048.
+    That is 1,024 requests and 16,384 tokens a step on a GPU of 70 GiB or more, 4,096 tokens on a CPU, where an engine
+    of no context gets 128 and 2,048 (vLLM 0.32).
     """
     from vllm.usage.usage_lib import UsageContext
 
@@ -342,7 +345,7 @@ def quiet_environment() -> None:
 
 
 def device_memory() -> int | None:
-    """Bytes of memory of one GPU; None on a CPU."""
+    """Bytes of memory of one GPU; None on a CPU. Raises UserError where vLLM finds no device."""
     quiet_environment()
     if _on_cpu():
         return None
@@ -352,9 +355,14 @@ def device_memory() -> int | None:
 
 
 def _on_cpu() -> bool:
-    """Whether vLLM runs on a CPU here. Not asked of torch: once it has looked for a GPU, forks can't use it."""
+    """Whether vLLM runs on a CPU here. Raises UserError where it can't run at all.
+
+    Not asked of torch: once it has looked for a GPU, forks can't use it.
+    """
     from vllm.platforms import current_platform
 
+    if current_platform.is_unspecified():
+        raise UserError("this build of vLLM finds no GPU here: make one visible to it, or use --backend transformers")
     return bool(current_platform.is_cpu())
 
 

@@ -21,7 +21,7 @@ class TooLong(UserError):
 
 
 class ToldElsewhere(UserError):
-    """Why it failed has been said by another process, on standard error."""
+    """Why it failed has been said by another process, on standard error: in a command, in its log."""
 
 
 class WriteError(OSError):

@@ -237,7 +237,7 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
             generator.spec = models.spec_if_known(generator.model, job.dtype, download=False)
         else:
             assert job.model is not None
-            with _interruptible():
+            with interruptible():
                 generator = models.open_generator(
                     job.model,
                     job.backend,
@@ -253,7 +253,7 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
         if with_verifier:
             assert job.prm is not None
             local = models.default_backend() if job.backend == "openai" else job.backend
-            with _interruptible():
+            with interruptible():
                 verifier = await models.open_verifier(
                     job.prm,
                     local,
@@ -268,7 +268,7 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ctrl-C takes effect at once: asyncio waits with it for its next turn, which comes when the model is loaded."""
     if threading.current_thread() is not threading.main_thread():
         yield

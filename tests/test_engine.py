@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infer.engine import ProcessEngine
+from infer.errors import UserError
 from infer.generate.base import Completion, Request, Sampling
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
@@ -85,7 +86,22 @@ def test_torch_is_not_made_to_touch_a_gpu_before_vllm_forks() -> None:
     """With that setting, which vLLM makes, torch looks for a GPU without CUDA; after other looks forks can't use it."""
     pytest.importorskip("vllm")
     environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
-    subprocess.run([sys.executable, "-c", LOOKS], env=environment, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", LOOKS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_vllm_without_a_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU build on a machine where no GPU is visible."""
+    pytest.importorskip("vllm")
+    from vllm import platforms
+    from vllm.platforms import interface
+
+    from infer.engine import device_memory, start_engine
+
+    monkeypatch.setattr(platforms, "_current_platform", interface.UnspecifiedPlatform())
+    for ask in (device_memory, lambda: start_engine(checkpoint("nano-s"), "generate")):
+        with pytest.raises(UserError, match="finds no GPU here"):
+            ask()
 
 
 async def test_a_deadline_ends_what_is_still_queued(nano_engine: Any) -> None:

@@ -21,8 +21,8 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         problem, code = str(error), 2
         cause: Exception = error
-        if isinstance(error, ToldElsewhere) and (file := log()) is not None:
-            problem += f": {last_error(file) or 'it does not say why'} (log: {file})"
+        if isinstance(error, ToldElsewhere):
+            problem += f": {last_error() or error.__cause__} (log: {log()})"
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -22,6 +22,7 @@ from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime, calibrate
 from infer.errors import UserError, nearest
+from infer.job import interruptible
 from infer.report import quantity
 from infer.usage import Budget
 
@@ -206,7 +207,8 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     say(f"timing {model} on {device.name}: about a minute")
 
     async def timed() -> Runtime:
-        engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
+        with interruptible():
+            engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
         try:
             if engine.spec is None:
                 raise UserError(f"{model}: the sizes of its architecture are not known")

@@ -143,7 +143,7 @@ RunFolder = Annotated[
 ]
 Concurrency = Annotated[
     int,
-    typer.Option(min=1, help="Problems in flight at once: more fill a large GPU.", rich_help_panel=RUN),
+    typer.Option(min=1, help="Problems in flight at once; a large GPU needs more to be full.", rich_help_panel=RUN),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUN)]
 Debug = Annotated[bool, typer.Option(help="Show tracebacks and the engines' own messages.", rich_help_panel=RUN)]

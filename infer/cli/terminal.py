@@ -20,6 +20,8 @@ err = Console(stderr=True, highlight=False)
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 _log: Path | None = None
+_began = 0
+"""Bytes that the log had before this command: a resumed run's log goes on."""
 
 
 def log() -> Path | None:
@@ -27,14 +29,14 @@ def log() -> Path | None:
     return _log
 
 
-def last_error(file: Path) -> str | None:
-    """What the last exception in a log says, of those that don't refer to another: a traceback's last line."""
-    found = re.findall(
-        r"^(?:\(\w+ pid=\d+\) ERROR [^\]]*\] )?(?:\w+\.)*\w+(?:Error|Exception): (.+)$",
-        file.read_text(errors="replace"),
-        re.MULTILINE,
-    )
-    return next((message.strip() for message in reversed(found) if "root cause" not in message), None)
+def last_error() -> str | None:
+    """The last exception in what this command's engines said, of those that don't refer to another."""
+    if _log is None:
+        return None
+    said = _log.read_bytes()[_began:].decode(errors="replace")
+    lines = r"^(?:\(\w+ pid=\d+\) ERROR [^\]]*\] )?(?:\w+\.)*(\w+(?:Error|Exception)(?:: .+)?)$"  # a traceback's last
+    found = [line.strip() for line in re.findall(lines, said, re.MULTILINE)]
+    return next((error for error in reversed(found) if "root cause" not in error), None)
 
 
 def say(message: str) -> None:
@@ -45,14 +47,14 @@ def say(message: str) -> None:
 @contextmanager
 def engine_noise_to(folder: Path | None) -> Iterator[None]:
     """Sends what engines and their C++ parts write to standard error into a log file; ours reaches the terminal."""
-    global _log
+    global _log, _began
     log = folder / "log.txt" if folder is not None else Path(tempfile.mkstemp(prefix="infer-", suffix=".log")[1])
     terminal = os.dup(2)
     with open(log, "ab", buffering=0) as file, os.fdopen(terminal, "w") as stream:
         sys.stderr.flush()
         os.dup2(file.fileno(), 2)
         err.file = stream
-        _log = log
+        _log, _began = log, file.tell()
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("infer: %(message)s"))
         logger = logging.getLogger("infer")
