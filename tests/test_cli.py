@@ -330,7 +330,14 @@ def test_ctrl_c_keeps_what_is_solved_and_says_how_to_go_on(tmp_path: Path) -> No
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "infer", "solve", "--strategy", "best-of-n", "-o", "n=64", "-o", "choose=majority"]
     command += ["--run", str(folder), "--concurrency", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell starts in the background ignores it, tests as well, and so do their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     solutions = folder / "solutions.jsonl"
     for _ in range(2400):
         if solutions.exists() and solutions.read_text().count("\n") >= 3:
