@@ -23,7 +23,6 @@ import numpy as np
 
 from infer import models
 from infer.cost.hardware import Hardware, find, measure
-from infer.cost.model import ModelSpec
 from infer.cost.runtime import GRID, Shape, fit, group_cost, time_groups
 from infer.engine import start_engine
 from infer.generate.base import Sampling
@@ -43,9 +42,8 @@ def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]
 async def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, Any]:
     where = models.locate(model)
     dtype = models.profile(model).dtype
-    config = json.loads((Path(where) / "config.json").read_text())
     engine: Any = start_engine(where, "generate", dtype=dtype, memory_fraction=0.4)
-    spec = ModelSpec.from_config(config, dtype=engine.describe()["dtype"])
+    spec = engine.spec
     unseen = mixes(args.mixes, args.most_prompt, args.most_generated)
 
     sampling = sampling_options(engine, Sampling(temperature=1.0), 0)

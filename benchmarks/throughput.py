@@ -104,17 +104,16 @@ def compare(
     bare: Callable[[int], int],
     reset: Callable[[], None],
     repeats: int,
-    clock: Callable[[], float],
 ) -> dict[str, Any]:
     """Turns of ours and bare (which is told how many tokens ours made); the first turn warms both up."""
     rates: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
         reset()
-        start = clock()
+        start = time.perf_counter()
         tokens = ours()
-        middle = clock()
+        middle = time.perf_counter()
         bare_tokens = bare(tokens)
-        end = clock()
+        end = time.perf_counter()
         if turn:
             rates.append((tokens / (middle - start), bare_tokens / (end - middle)))
     ratios = sorted(a / b for a, b in rates)
@@ -148,11 +147,7 @@ def main() -> None:
         "--rounds", type=int, default=4, help="astar solves so many times --problems, that many in flight"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count this process's time: for a busy machine and one thread"
-    )
     args = parser.parse_args()
-    clock = time.process_time if args.cpu_time else time.perf_counter
 
     nano = models.is_nano(args.model)
     where, dtype = models.locate(args.model), models.profile(args.model).dtype
@@ -168,8 +163,6 @@ def main() -> None:
     if isinstance(engine, InProcessEngine):
         same = {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32, "max_num_seqs": 256}
         same["kv_cache_memory_bytes"] = 2 << 30
-    elif args.cpu_time:
-        parser.error("--cpu-time counts this process's time, and the engines run in their own")
     llm = LLM(where, dtype=dtype, **same)
     print(f"{args.model} on {engine.describe()['device']}, {engine.describe()['engine']}", flush=True)
     stream = list(islice(load(size=10_000), args.problems * args.rounds))
@@ -201,7 +194,6 @@ def main() -> None:
             lambda tokens, seeded=seeded: generate(seeded, n=args.n, max_tokens=args.max_tokens),
             reset,
             args.repeats,
-            clock,
         )
         for name, seeded in (("best-of-n", False), ("... bare with seeds", True))
     ]
@@ -219,7 +211,6 @@ def main() -> None:
             lambda tokens: generate(n=args.k, ignore_eos=True, max_tokens=round(tokens / args.k / len(problems))),
             reset,
             args.repeats,
-            clock,
         )
     )
     loop.run(engine.close())

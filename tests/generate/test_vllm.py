@@ -157,10 +157,8 @@ async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_
     from infer.engine import _free_memory, start_engine
     from infer.nano import checkpoint
 
-    room = {"memory_fraction": 4 * 3.2e6 / _free_memory()}  # some 1,500 tokens
-    small: Any = start_engine(
-        checkpoint("nano-s"), "generate", dtype="float32", log_stats=True, in_process=True, **room
-    )
+    room = 4 * 3.2e6 / _free_memory()  # some 1,500 tokens
+    small: Any = start_engine(checkpoint("nano-s"), "generate", **(TESTED | {"memory_fraction": room}))
     (problem,) = load(1, level=5)
     results = []
     for generator in (VLLMGenerator(small), VLLMGenerator(nano_engine)):
