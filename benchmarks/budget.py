@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from infer.job import Job, Machine, Plan, open_models
-from infer.search import Search
+from infer.core.search import Search
+from infer.runs.job import Job, Machine, Plan, open_models
 
 BUDGETS = ["2e9flops", "2e11eflops", "2e-6usd", "640tok", "40prm"]
 CHECKS = ("price", "affordable", "_score_price", "_tokens_for", "_take", "_settle")

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from infer import models
+from infer.core.generator import Sampling
 from infer.cost.hardware import Hardware, find, measure
 from infer.cost.runtime import GRID, Shape, fit, group_cost, time_groups
-from infer.engine import start_engine
-from infer.generate.base import Sampling
+from infer.generate.engine import start_engine
 from infer.generate.vllm import sampling_options
+from infer.runs import models
 
 
 def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]]:

@@ -15,8 +15,8 @@ from itertools import islice
 
 import torch
 
+from infer.core.generator import Completion, Request, Sampling
 from infer.evalsets.nano import load
-from infer.generate.base import Completion, Request, Sampling
 from infer.generate.transformers import TransformersGenerator
 from infer.nano import checkpoint
 

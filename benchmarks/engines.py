@@ -16,9 +16,9 @@ from itertools import islice
 
 import torch
 
-from infer.engine import start_engine
+from infer.core.generator import Completion, Generator, Request, Sampling
 from infer.evalsets.nano import load
-from infer.generate.base import Completion, Generator, Request, Sampling
+from infer.generate.engine import start_engine
 from infer.generate.transformers import TransformersGenerator
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint

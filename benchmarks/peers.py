@@ -51,24 +51,24 @@ from typing import Any
 
 import httpx
 
-from infer import models
-from infer.cost.pricing import Call
-from infer.engine import start_engine
+from infer.core.generator import Generator, Sampling
+from infer.core.pricing import Call
+from infer.core.problem import Problem
+from infer.core.search import Setting
+from infer.core.solution import Solution
+from infer.core.solve import Failure, solve
+from infer.core.tally import wilson
+from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
+from infer.evalsets.graders.mathematics import AnswerChecker, extract
 from infer.evalsets.nano import load
-from infer.generate.base import Generator, Sampling
+from infer.generate.engine import start_engine
 from infer.generate.http import Http
 from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
-from infer.job import REQUESTS
-from infer.problem import Problem
-from infer.report import wilson
-from infer.search import Setting
-from infer.solution import Solution
-from infer.solve import Failure, solve
+from infer.runs import models
+from infer.runs.job import REQUESTS
 from infer.strategies import find
-from infer.verifiers.answers import AnswerChecker, extract
-from infer.verifiers.base import Scores
 from tests.servers import Server, vllm_server
 
 WORKER = Path(__file__).with_name("peers_its_hub.py")

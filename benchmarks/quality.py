@@ -27,7 +27,7 @@ import numpy as np
 
 from infer.analysis import at_k, read
 from infer.analysis.pools import How
-from infer.report import wilson
+from infer.core.tally import wilson
 
 STRATEGIES = [
     "best-of-n,choose=majority",

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from infer.generate.base import Sampling
+from infer.core.generator import Sampling
 from infer.generate.sampling import Sampler
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -43,21 +43,21 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from infer import models
-from infer.cost.pricing import Call
-from infer.engine import InProcessEngine, start_engine
+from infer.core.generator import Sampling
+from infer.core.pricing import Call
+from infer.core.problem import Problem
+from infer.core.search import Setting
+from infer.core.solution import Solution
+from infer.core.solve import Failure, solve
+from infer.core.usage import Budget, Usage
+from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
+from infer.evalsets.graders.mathematics import extract
 from infer.evalsets.nano import load
-from infer.generate.base import Sampling
+from infer.generate.engine import InProcessEngine, start_engine
 from infer.generate.vllm import VLLMGenerator
-from infer.problem import Problem
-from infer.search import Setting
-from infer.solution import Solution
-from infer.solve import Failure, solve
+from infer.runs import models
 from infer.strategies import find
-from infer.usage import Budget, Usage
-from infer.verifiers.answers import extract
-from infer.verifiers.base import Scores
 
 BLOCK = 32
 """Tokens of a prefix cache block."""

@@ -22,19 +22,19 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from infer import models
-from infer.engine import InProcessEngine, start_engine
+from infer.core.generator import Sampling
+from infer.core.problem import Problem
+from infer.core.search import Setting
+from infer.core.solution import Solution
+from infer.core.solve import Failure, solve
+from infer.core.usage import Budget
+from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
-from infer.generate.base import Sampling
+from infer.generate.engine import InProcessEngine, start_engine
 from infer.generate.vllm import VLLMGenerator
-from infer.problem import Problem
-from infer.search import Setting
-from infer.solution import Solution
-from infer.solve import Failure, solve
+from infer.runs import models
 from infer.strategies import find
-from infer.usage import Budget
-from infer.verifiers.base import Scores
 
 
 class FreeVerifier:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from infer.core.problem import Problem
 from infer.errors import UserError
-from infer.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

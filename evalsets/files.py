@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets.base import EvalSet
 from infer.evalsets.rows import Columns, Row, check, problems
-from infer.problem import Problem
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 

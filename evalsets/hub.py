@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import files
 from infer.evalsets.base import EvalSet
 from infer.evalsets.rows import Columns, Row, check, problems
-from infer.problem import Problem
 
 SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.-]+))?")
 SPLITS = ("test", "validation", "train")

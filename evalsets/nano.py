@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from infer.core.problem import Problem
 from infer.evalsets.base import PLAIN, EvalSet
 from infer.nano import problems
-from infer.problem import Problem
 
 SIZE = 500
 

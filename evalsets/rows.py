@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infer.core.problem import Problem
 from infer.errors import UserError
-from infer.problem import Problem
 
 PROBLEM = ("problem", "question", "prompt", "input", "query", "instruction", "problem_text", "question_text")
 ANSWER = (

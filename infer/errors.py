@@ -12,7 +12,7 @@ class UserError(Exception):
 class TooLong(UserError):
     """What a model was given does not fit its context. Of one candidate among many: the others can still be judged.
 
-    `calls` are the requests (`infer.cost.pricing.Call`) that were made before that was found out.
+    `calls` are the requests (`infer.core.pricing.Call`) that were made before that was found out.
     """
 
     def __init__(self, message: str, calls: Sequence[Any] = ()) -> None:

@@ -5,8 +5,8 @@ They are found by name through the entry-point group `infer.strategies`, so anot
 
 from importlib.metadata import entry_points
 
+from infer.core.strategy import Strategy
 from infer.errors import UserError, nearest
-from infer.strategies.base import Strategy
 
 GROUP = "infer.strategies"
 

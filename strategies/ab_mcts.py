@@ -25,13 +25,13 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from infer.generate.base import Message
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.strategies.choose import choose, value
-from infer.strategies.in_order import InOrder
-from infer.tree import Aggregation, Node, split_steps
+from infer.core.generator import Message
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node, split_steps
+from infer.strategies.parts.choose import choose, value
+from infer.strategies.parts.in_order import InOrder
 
 WITHOUT_BUDGET = 16
 """Answers where neither `n` nor a budget says how many."""

@@ -26,12 +26,12 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.strategies.choose import Choice, choose, value
-from infer.tree import Aggregation, Finish, Node
-from infer.usage import BudgetSpent
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Finish, Node
+from infer.core.usage import BudgetSpent
+from infer.strategies.parts.choose import Choice, choose, value
 
 
 class AStarOptions(Options):

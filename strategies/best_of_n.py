@@ -14,14 +14,15 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options, all_affordable
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tasks import all_affordable
+from infer.core.tree import Aggregation, Node
+from infer.core.usage import BudgetSpent
 from infer.strategies.beam import distinct
-from infer.strategies.choose import Choice, choose, value
-from infer.strategies.tournament import tournament
-from infer.tree import Aggregation, Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.choose import Choice, choose, value
+from infer.strategies.parts.tournament import tournament
 
 WITHOUT_BUDGET = 16
 """Samples when neither `n` nor a budget of tokens says how many to ask for at once."""

@@ -16,10 +16,10 @@ from bisect import bisect_right
 
 from pydantic import Field
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.tree import Node
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Node
 
 CLOSE = "</think>"
 

@@ -9,12 +9,12 @@
 Where beam search soon holds the descendants of one step only, the subtrees here never compete.
 """
 
-from infer.search import Search
-from infer.solution import Solution
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
 from infer.strategies.beam import StepSearchOptions, distinct, rate
-from infer.strategies.choose import choose
-from infer.tree import Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.choose import choose
 
 
 class DVTSOptions(StepSearchOptions):

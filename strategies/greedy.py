@@ -1,8 +1,8 @@
 """Greedy decoding: the baseline that spends the least."""
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
 
 
 class GreedyOptions(Options):

@@ -23,13 +23,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.strategies.choose import Choice, choose, tally
-from infer.strategies.choose import value as prm_value
-from infer.strategies.in_order import InOrder
-from infer.tree import Aggregation, Node
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node
+from infer.strategies.parts.choose import Choice, choose, tally
+from infer.strategies.parts.choose import value as prm_value
+from infer.strategies.parts.in_order import InOrder
 
 WITHOUT_BUDGET = 64
 """Simulations where neither `simulations` nor a budget says how many."""

@@ -32,11 +32,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.strategies.choose import choose, value
-from infer.strategies.resampling import (
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node
+from infer.core.usage import BudgetSpent
+from infer.strategies.parts.choose import choose, value
+from infer.strategies.parts.resampling import (
     RESAMPLING,
     Floats,
     Indices,
@@ -46,8 +48,6 @@ from infer.strategies.resampling import (
     multinomial,
     normalized,
 )
-from infer.tree import Aggregation, Node
-from infer.usage import BudgetSpent
 
 Mode = Literal["paper", "smc"]
 

@@ -25,8 +25,10 @@ from itertools import count
 import numpy as np
 from pydantic import Field
 
-from infer.search import Search
-from infer.solution import Solution
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
 from infer.strategies.particle_filter import (
     ParticleFilterOptions,
     ParticleOptions,
@@ -36,9 +38,7 @@ from infer.strategies.particle_filter import (
     select,
     weighted,
 )
-from infer.strategies.resampling import Floats, multinomial, normalized
-from infer.tree import Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.resampling import Floats, multinomial, normalized
 
 WITHOUT_BUDGET = 4
 """Iterations when neither `iterations` nor a budget says how many."""

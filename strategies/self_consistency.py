@@ -22,13 +22,13 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node
+from infer.core.usage import BudgetSpent
 from infer.strategies.best_of_n import WITHOUT_BUDGET, affordable_wave, sample_and_score
-from infer.strategies.choose import choose, leader, tally, value
-from infer.tree import Aggregation, Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.choose import choose, leader, tally, value
 
 Votes = Mapping[int, float]
 """The votes of each answer, under the index of the first solution that gave it. One solution has at most one vote."""

@@ -15,13 +15,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from infer.generate.base import Message
-from infer.search import Search
-from infer.solution import Solution
-from infer.strategies.base import Options
-from infer.strategies.choose import Choice, choose
-from infer.tree import Aggregation, Node
-from infer.usage import BudgetSpent
+from infer.core.generator import Message
+from infer.core.options import Options
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node
+from infer.core.usage import BudgetSpent
+from infer.strategies.parts.choose import Choice, choose
 
 NOTHING_WRONG = "it is correct"
 

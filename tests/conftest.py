@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def nano_engine() -> Iterator[Any]:
     """nano-s in vLLM, with vLLM's own counters kept."""
     pytest.importorskip("vllm")
-    from infer.engine import start_engine
+    from infer.generate.engine import start_engine
 
     engine = start_engine(checkpoint("nano-s"), "generate", **TESTED)
     yield engine
@@ -29,7 +29,7 @@ def nano_engine() -> Iterator[Any]:
 def nano_prm_engine() -> Iterator[Any]:
     """nano-prm-s in vLLM, with vLLM's own counters kept."""
     pytest.importorskip("vllm")
-    from infer.engine import start_engine
+    from infer.generate.engine import start_engine
 
     engine = start_engine(checkpoint("nano-prm-s"), "pooling", **TESTED)
     yield engine

@@ -12,14 +12,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.pricing import Call
+from infer.core.problem import Problem
+from infer.core.search import Search, Setting
+from infer.core.tree import Aggregation, Finish
+from infer.core.usage import Budget
+from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
-from infer.cost.pricing import Call
-from infer.generate.base import Completion, Message, Request, Sampling
-from infer.problem import Problem
-from infer.search import Search, Setting
-from infer.tree import Aggregation, Finish
-from infer.usage import Budget
-from infer.verifiers.base import Scores
 
 DELIMITER, END = 10, 11
 SPEC = ModelSpec.from_config(

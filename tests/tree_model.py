@@ -7,10 +7,10 @@ two or three steps; some are cut off by the limit of `depth` tokens. What is ran
 import math
 from collections.abc import Sequence
 
-from infer.generate.base import Completion, Message, Request, Sampling
-from infer.search import Search
-from infer.tree import Finish, Node
-from infer.verifiers.base import Scores
+from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.search import Search
+from infer.core.tree import Finish, Node
+from infer.core.verifier import Scores
 from tests import toy
 from tests.enumeration import Choices
 

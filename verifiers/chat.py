@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from infer.core.generator import Message
 from infer.errors import UserError
-from infer.generate.base import Message, plain_prompt
+from infer.generate.chat import plain_prompt
 from infer.verifiers.prm import encode_plain
 
 SLOT = "\ue000"

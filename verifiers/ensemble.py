@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from infer.cost.pricing import Call
+from infer.core.pricing import Call
+from infer.core.tasks import gather_or_cancel
+from infer.core.tree import Aggregation
+from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
-from infer.generate.base import gather_or_cancel
-from infer.tree import Aggregation
-from infer.verifiers.base import Scores, Verifier
 
 Combination = Literal["mean", "min", "prod"]
 

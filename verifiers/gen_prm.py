@@ -9,11 +9,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from infer.cost.pricing import Call
+from infer.core.generator import Generator, Message, Sampling
+from infer.core.pricing import Call
+from infer.core.tree import Aggregation
+from infer.core.verifier import Scores
 from infer.errors import TooLong
-from infer.generate.base import Generator, Message, Sampling
-from infer.tree import Aggregation
-from infer.verifiers.base import Scores
 from infer.verifiers.judge import Form, Judge
 
 SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infer.cost.pricing import Call
+from infer.core.generator import Generator, Message, Request, Sampling
+from infer.core.pricing import Call
+from infer.core.tasks import gather_or_cancel
+from infer.core.verifier import Scores
 from infer.errors import TooLong
-from infer.generate.base import Generator, Message, Request, Sampling, gather_or_cancel
-from infer.verifiers.base import Scores
 from infer.verifiers.chat import Chat
 from infer.verifiers.readers import Reader, share
 

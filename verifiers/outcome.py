@@ -10,7 +10,7 @@ ended there.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.generate.base import Message
+from infer.core.generator import Message
 from infer.verifiers.chat import SLOT, Chat, no_history, render
 from infer.verifiers.prm import Config, Family, architecture, labels
 

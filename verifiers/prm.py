@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from infer.cost.pricing import Call
+from infer.core.pricing import Call
+from infer.core.tree import Aggregation
+from infer.core.verifier import Scores
 from infer.errors import TooLong
-from infer.generate.base import encode_chat
-from infer.tree import Aggregation
-from infer.verifiers.base import Scores
+from infer.generate.chat import encode_chat
 from infer.verifiers.readers import Reader
 
 Config = Mapping[str, Any]

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from infer.core.generator import Generator
+from infer.core.pricing import Call
+from infer.core.tasks import gather_or_cancel
+from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec, known_spec
-from infer.cost.pricing import Call
-from infer.engine import Engine
 from infer.errors import UserError
-from infer.generate.base import Generator, check_tokenizer, gather_or_cancel
-from infer.verifiers.base import Scores
+from infer.generate.chat import check_tokenizer
+from infer.generate.engine import Engine
 
 
 class Reader(Protocol):

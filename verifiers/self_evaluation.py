@@ -7,11 +7,11 @@ nothing more is loaded.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.cost.pricing import Call
+from infer.core.generator import Generator
+from infer.core.pricing import Call
+from infer.core.tree import Aggregation
+from infer.core.verifier import Scores
 from infer.errors import TooLong
-from infer.generate.base import Generator
-from infer.tree import Aggregation
-from infer.verifiers.base import Scores
 from infer.verifiers.chat import Chat
 from infer.verifiers.readers import share
 

@@ -11,13 +11,13 @@ started with `--enable-prompt-tokens-details`.
 from collections.abc import Sequence
 from typing import Any
 
+from infer.core.pricing import Call
+from infer.core.tasks import gather_or_cancel
+from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
-from infer.cost.pricing import Call
 from infer.errors import UserError
-from infer.generate.base import gather_or_cancel
 from infer.generate.http import Http, Json, Refused
 from infer.generate.openai import served_models
-from infer.verifiers.base import Scores
 from infer.verifiers.readers import log_odds, sigmoid, token_id
 
 

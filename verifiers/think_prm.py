@@ -8,10 +8,10 @@ One chain is greedy; several are drawn at temperature 0.6.
 from collections.abc import Sequence
 from typing import Any
 
-from infer.cost.pricing import Call
-from infer.generate.base import Generator, Sampling
-from infer.tree import Aggregation
-from infer.verifiers.base import Scores
+from infer.core.generator import Generator, Sampling
+from infer.core.pricing import Call
+from infer.core.tree import Aggregation
+from infer.core.verifier import Scores
 from infer.verifiers.judge import Form, Judge
 from infer.verifiers.prm import numbered
 

@@ -1,6 +1,6 @@
 """Makes the classes of `vllm_models.py` known to vLLM."""
 
-from infer.engine import quiet_environment
+from infer.generate.engine import quiet_environment
 
 
 def register() -> None:

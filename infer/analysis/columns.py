@@ -23,11 +23,11 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from infer.core.solution import Solution
+from infer.core.usage import Usage
 from infer.errors import UserError
-from infer.run import load_record
-from infer.solution import Solution
-from infer.usage import Usage
-from infer.verifiers.answers import AnswerChecker
+from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.runs.run import load_record
 
 CACHE = ".analysis"
 CACHE_VERSION = 1

@@ -59,7 +59,7 @@ def share(
     The effective size is p (1 - p) / s^2, with s the standard error clustered by problem, corrected for the degrees of
     freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). It is at least the
     number of problems where these weigh the same, since no share varies more than a coin of its mean: with one answer
-    to each problem this is Wilson's interval itself, that of `infer.report.wilson`. Where all values are 0 or all are
+    to each problem this is Wilson's interval itself, that of `core.tally.wilson`. Where all values are 0 or all are
     1, s tells nothing: each problem counts as one observation. All of [0, 1] without any value. With `weigh` "values"
     each value weighs the same, and s is the ratio estimator's.
     """

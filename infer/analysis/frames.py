@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infer.analysis import columns
+from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
-from infer.run import load_record
-from infer.tree import Aggregation
+from infer.runs.run import load_record
 
 SETTINGS = ("model", "prm", "strategy", "options", "budget", "seed", "evalset")
 """Columns of every problem that say how its run was configured, besides `run` and `configuration`."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from infer.analysis.frames import Runs, assemble
 from infer.errors import UserError
-from infer.verifiers.answers import extract, normalize
+from infer.evalsets.graders.mathematics import extract, normalize
 
 
 def read_kinetics(

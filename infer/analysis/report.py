@@ -19,8 +19,8 @@ from infer.analysis.estimates import auroc, compare, reliability, share
 from infer.analysis.fits import LOG_LINEAR, SATURATING, fit_curve
 from infer.analysis.frames import Runs, read
 from infer.analysis.pools import How, at_k, independent
+from infer.core.formats import natural, quantity
 from infer.errors import UserError, WriteError
-from infer.report import natural, quantity
 
 Format = Literal["png", "svg", "csv"]
 PANELS = 6

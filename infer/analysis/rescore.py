@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from infer.analysis.frames import aggregation_of
+from infer.core.pricing import Pricing
+from infer.core.solution import Candidate, Solution
+from infer.core.tasks import gather_or_cancel
+from infer.core.trace import TracedNode, TracedSearch
+from infer.core.tree import Aggregation, aggregate, split_steps
+from infer.core.usage import Usage
+from infer.core.verifier import Scores, Verifier
 from infer.cost import hardware
 from infer.cost.formulas import Serving
-from infer.cost.pricing import Pricing
 from infer.errors import TooLong, UserError
 from infer.evalsets import find as find_evalset
-from infer.generate.base import gather_or_cancel
-from infer.run import Run, load_record, read_solutions
-from infer.solution import Candidate, Solution
-from infer.strategies.choose import Choice, leader, tally
-from infer.trace import TracedNode, TracedSearch
-from infer.tree import Aggregation, aggregate, split_steps
-from infer.usage import Usage
-from infer.verifiers.answers import AnswerChecker
-from infer.verifiers.base import Scores, Verifier
+from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.runs.run import Run, load_record, read_solutions
+from infer.strategies.parts.choose import Choice, leader, tally
 
 
 async def rescore_run(
@@ -236,7 +236,7 @@ def _with_choice(solution: Solution, chosen: int | None) -> Solution:
 async def _choose(
     candidates: Sequence[Candidate], how: Choice, aggregation: Aggregation, checker: AnswerChecker
 ) -> int | None:
-    """The index that `infer.strategies.choose.choose` would choose."""
+    """The index that `infer.strategies.parts.choose.choose` would choose."""
     strengths = [_strength(candidate, how, aggregation) for candidate in candidates]
     finished = any(candidate.finished for candidate in candidates)
     pool = [

@@ -1,4 +1,4 @@
-"""The command line. It only reads words and shows results: what is done stands in `infer.job` and below."""
+"""The command line. It only reads words and shows results: what is done stands in `infer.runs.job` and below."""
 
 import sys
 from typing import NoReturn

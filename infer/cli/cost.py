@@ -11,10 +11,12 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer import models, strategies
+from infer import strategies
 from infer.cli import options
 from infer.cli.app import app, examples
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core.formats import quantity
+from infer.core.usage import Budget
 from infer.cost import hardware as devices
 from infer.cost.estimate import Estimate, estimate
 from infer.cost.formulas import Serving
@@ -22,9 +24,8 @@ from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime, calibrate
 from infer.errors import UserError, nearest
-from infer.job import interruptible
-from infer.report import quantity
-from infer.usage import Budget
+from infer.runs import models
+from infer.runs.job import interruptible
 
 SINGLE = ("greedy", "budget-forcing")
 """Strategies of one trajectory."""
@@ -199,8 +200,8 @@ def _measured() -> dict[str, Hardware]:
 
 def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     device = devices.measure() if on == devices.THIS_CPU else devices.find(on)
-    from infer.engine import start_engine
-    from infer.generate.base import Sampling
+    from infer.core.generator import Sampling
+    from infer.generate.engine import start_engine
     from infer.generate.vllm import sampling_options
 
     where = models.locate(model)

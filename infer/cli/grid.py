@@ -11,22 +11,24 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer import models
-from infer import sweep as grids
 from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.comparison import Row, print_rows, rows_json
 from infer.cli.cost import verifier_of
+from infer.cli.display import ProgressBar
 from infer.cli.options import fresh_folder, job_of
 from infer.cli.recorder import Recorder, say_failures
 from infer.cli.terminal import engine_noise_to, err, out, say
-from infer.comparison import Row, print_rows, rows_json
+from infer.core.formats import quantity
+from infer.core.solve import Failure
+from infer.core.tally import Tally
 from infer.cost.estimate import estimate
 from infer.errors import UserError
-from infer.job import Machine, Models
-from infer.report import ProgressBar, Tally, quantity
-from infer.run import Run, describe_machine, read_solutions
-from infer.solve import Failure
-from infer.sweep import Cell
+from infer.runs import models
+from infer.runs import sweep as grids
+from infer.runs.job import Machine, Models
+from infer.runs.run import Run, describe_machine, read_solutions
+from infer.runs.sweep import Cell
 
 AXES = ("strategy", "budget", "model", "temperature", "seed")
 

@@ -10,10 +10,11 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer import evalsets, models, strategies
+from infer import evalsets, strategies
 from infer.cli.app import app, examples
 from infer.cli.terminal import out
 from infer.errors import UserError, nearest
+from infer.runs import models
 
 
 @app.command(

@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import ValidationError
 
-from infer import models
 from infer.errors import UserError, nearest
-from infer.job import Job
+from infer.runs import models
+from infer.runs.job import Job
 
 WHAT, HOW, MODELS, SAMPLING, RUN = "What to solve", "How", "Models", "Sampling", "Run"
 

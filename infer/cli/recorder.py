@@ -1,10 +1,11 @@
 """What is done with each outcome of a session."""
 
+from infer.cli.display import ProgressBar
 from infer.cli.terminal import say
-from infer.report import ProgressBar, Tally
-from infer.run import Run
-from infer.solution import Solution
-from infer.solve import Failure
+from infer.core.solution import Solution
+from infer.core.solve import Failure
+from infer.core.tally import Tally
+from infer.runs.run import Run
 
 
 class Recorder:

@@ -11,16 +11,17 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer import models
 from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.display import print_summary
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core.tally import Tally, summary_json
+from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
-from infer.report import Tally, print_summary, summary_json
-from infer.run import read_solutions, runs_inside
-from infer.strategies.choose import Choice
-from infer.tree import Aggregation
-from infer.verifiers.answers import AnswerChecker
+from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.runs import models
+from infer.runs.run import read_solutions, runs_inside
+from infer.strategies.parts.choose import Choice
 
 
 @app.command(

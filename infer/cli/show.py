@@ -10,11 +10,13 @@ from rich.tree import Tree
 
 from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.display import print_summary
 from infer.cli.terminal import out
+from infer.core.formats import clean
+from infer.core.tally import Tally
+from infer.core.trace import TracedNode, TracedSearch, read_trace, trace_path
 from infer.errors import UserError, nearest
-from infer.report import Tally, clean, print_summary
-from infer.run import read_solutions
-from infer.trace import TracedNode, TracedSearch, read_trace, trace_path
+from infer.runs.run import read_solutions
 
 SIBLINGS = 6
 """Children drawn of one node, unless all are asked for or more of them lead on."""

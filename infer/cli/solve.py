@@ -9,13 +9,14 @@ from pathlib import Path
 
 from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.display import ProgressBar, print_solution, print_summary
 from infer.cli.options import fresh_folder, job_of
 from infer.cli.recorder import Recorder, say_failures
 from infer.cli.terminal import engine_noise_to, err, out, say
+from infer.core.tally import Tally, summary_json
 from infer.errors import UserError
-from infer.job import Machine, Plan, open_models
-from infer.report import ProgressBar, Tally, print_solution, print_summary, summary_json
-from infer.run import Run, describe_machine
+from infer.runs.job import Machine, Plan, open_models
+from infer.runs.run import Run, describe_machine
 
 
 @app.command(

@@ -128,7 +128,7 @@ GRID: tuple[tuple[Shape, ...], ...] = tuple(
 async def calibrate(
     engine: Any, spec: ModelSpec, hardware: Hardware, sampling: Mapping[str, Any], rounds: int = 5
 ) -> Runtime:
-    """Times `GRID` on a running engine (`infer.engine`) and fits overhead and slowdown of both phases.
+    """Times `GRID` on a running engine (`infer.generate.engine`) and fits overhead and slowdown of both phases.
 
     `hardware` is the device the engine runs on: its peaks are the roofline. `sampling` are options of vLLM's
     `SamplingParams`: tokens are drawn as they will be (`infer.generate.vllm.sampling_options`).

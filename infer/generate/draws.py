@@ -13,7 +13,7 @@ from torch import Tensor
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
-from infer.generate.base import Sampling
+from infer.core.generator import Sampling
 from infer.generate.sampling import Sampler
 
 _KEY = "infer_draw"

@@ -21,12 +21,14 @@ from typing import Any
 
 import aiohttp
 
+from infer.core.generator import Completion, Message, Request
+from infer.core.tasks import gather_or_cancel
+from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
-from infer.generate.base import Completion, Message, Request, gather_or_cancel, plain_prompt
+from infer.generate.chat import plain_prompt
 from infer.generate.http import LOST, Http, Json, Refused, reason
 from infer.generate.text import PARTIAL
-from infer.tree import Finish, Prompt
 
 logger = logging.getLogger(__name__)
 

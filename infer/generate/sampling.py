@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infer.generate.base import Sampling
+from infer.core.generator import Sampling
 
 _LEAST_TEMPERATURE = 0.01
 """Temperatures between 0 and this are raised to it, as vLLM does: the backends must draw from the same distribution."""

@@ -20,12 +20,13 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 
+from infer.core.generator import Completion, Message, Request
+from infer.core.tree import Finish
 from infer.cost.model import known_spec
 from infer.errors import UserError
-from infer.generate.base import Completion, Message, Request, check_tokenizer, encode_chat
+from infer.generate.chat import check_tokenizer, encode_chat
 from infer.generate.sampling import Sampler
 from infer.generate.text import Detokenizer, encode_within, first_stop
-from infer.tree import Finish
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 

@@ -4,17 +4,19 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from infer.engine import Engine
-from infer.generate.base import Completion, Message, Request, Sampling, check_tokenizer, encode_chat, gather_or_cancel
+from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.tasks import gather_or_cancel
+from infer.core.tree import Finish
+from infer.generate.chat import check_tokenizer, encode_chat
+from infer.generate.engine import Engine
 from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
-from infer.tree import Finish
 
 MAX_CHARACTER_TOKENS = 4
 """A character has at most four bytes, and a token at least one."""
 
 
 class VLLMGenerator:
-    """Completions from an `infer.engine` engine.
+    """Completions from an `infer.generate.engine` engine.
 
     Each completion is a request of its own, so that its share of the prefix cache is known exactly; siblings find the
     prompt in the cache that the first of them fills.

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from infer.run import Run
-from infer.solution import Candidate, Solution
-from infer.usage import Usage
+from infer.core.solution import Candidate, Solution
+from infer.core.usage import Usage
+from infer.runs.run import Run
 
 REFERENCE = "7"
 

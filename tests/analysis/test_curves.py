@@ -10,10 +10,10 @@ import pytest
 
 from infer.analysis import Outcomes, allocation, at_equal_cost, at_k, curve, frontier, outcomes, read, sampled
 from infer.analysis.curves import families
+from infer.core.pricing import Call, Pricing
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE
 from infer.cost.model import PUBLIC, ModelSpec
-from infer.cost.pricing import Call, Pricing
 from infer.errors import UserError
 from tests.analysis.synthetic import random_solutions, solution, write_run
 

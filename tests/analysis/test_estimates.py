@@ -9,8 +9,8 @@ import pytest
 
 from infer.analysis import accuracy, auroc, compare, mean, read, reliability, share
 from infer.analysis.estimates import mcnemar, paired, percentiles, resamples
+from infer.core.tally import wilson
 from infer.errors import UserError
-from infer.report import wilson
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
 DRAWS = 2000

@@ -12,8 +12,8 @@ import pytest
 from infer.analysis import read
 from infer.analysis.columns import CACHE, stamp_of
 from infer.analysis.frames import labels
+from infer.core.tree import aggregate
 from infer.errors import UserError
-from infer.tree import aggregate
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
 

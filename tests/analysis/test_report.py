@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from infer import cli
 from infer.analysis import accuracy, compare, plots, read
 from infer.analysis.report import _number, summary, write_report
+from infer.core.solution import Candidate, Solution
 from infer.errors import UserError, WriteError
-from infer.solution import Candidate, Solution
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
 T = TypeVar("T", Candidate, Solution)
@@ -321,5 +321,5 @@ def test_what_can_not_be_reported(paths: list[Path], tmp_path: Path) -> None:
 
 def test_the_rest_of_infer_loads_none_of_it() -> None:
     heavy = {"pandas", "matplotlib", "scipy", "pyarrow"}
-    code = f"import sys, infer, infer.job; found = {heavy} & set(sys.modules); assert not found, found"
+    code = f"import sys, infer, infer.runs.job; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)

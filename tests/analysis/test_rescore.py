@@ -16,19 +16,20 @@ from rich.console import Console
 
 from infer.analysis import read
 from infer.analysis.rescore import questions_of, rescore, rescore_run, rescore_tree
-from infer.cost.pricing import Call
+from infer.cli.display import print_summary
+from infer.core.pricing import Call
+from infer.core.search import Search
+from infer.core.solution import Candidate, Solution
+from infer.core.tally import Tally
+from infer.core.trace import read_trace, trace_path
+from infer.core.tree import Aggregation, Finish, Node, aggregate
+from infer.core.usage import BudgetSpent
+from infer.core.verifier import Scores
 from infer.errors import TooLong, UserError
-from infer.report import Tally, print_summary
-from infer.run import read_solutions
-from infer.search import Search
-from infer.solution import Candidate, Solution
+from infer.evalsets.graders.mathematics import AnswerChecker, extract
+from infer.runs.run import read_solutions
 from infer.strategies.astar import AStarOptions, astar
-from infer.strategies.choose import Choice, choose
-from infer.trace import read_trace, trace_path
-from infer.tree import Aggregation, Finish, Node, aggregate
-from infer.usage import BudgetSpent
-from infer.verifiers.answers import AnswerChecker, extract
-from infer.verifiers.base import Scores
+from infer.strategies.parts.choose import Choice, choose
 from tests import toy
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
@@ -288,7 +289,7 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
 @pytest.mark.models
 async def test_the_same_reward_model_gives_the_stored_scores_again(tmp_path: Path) -> None:
     """Solved and scored by `infer solve`, then scored from what is stored: step by step and all at once are equal."""
-    from infer.models import open_verifier
+    from infer.runs.models import open_verifier
 
     words = ["-m", "infer", "solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run"]
     process = await asyncio.create_subprocess_exec(

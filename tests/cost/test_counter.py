@@ -10,7 +10,7 @@ import pytest
 
 from infer.cost.formulas import decode_cost, prefill_cost
 from infer.cost.model import LatentAttention, ModelSpec
-from infer.models import locate, packaged
+from infer.runs.models import locate, packaged
 
 pytestmark = pytest.mark.models
 

@@ -96,10 +96,10 @@ def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.models
 def test_calibration_of_a_real_engine(nano_engine: Any) -> None:
     """The fit itself is tested above, its accuracy by `benchmarks/calibration.py`: here it is only run."""
+    from infer.core.generator import Sampling
     from infer.cost.runtime import calibrate
-    from infer.generate.base import Sampling
     from infer.generate.vllm import sampling_options
-    from infer.models import locate
+    from infer.runs.models import locate
 
     spec = ModelSpec.from_config(json.loads((Path(locate("nano-s")) / "config.json").read_text()))
     machine = Hardware("this", {"float32": 5e10}, 1e10, 1e9)

@@ -13,9 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import EvalSet, find
-from infer.problem import Problem
 
 ROWS = [
     {"id": "a", "problem": "What is $\\frac{1}{2}+1$?", "answer": "\\frac{3}{2}", "level": "1"},

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from infer import evalsets
+from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import Template, find, names
 from infer.evalsets.base import MATHEMATICS
-from infer.problem import Problem
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 NAMED = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319}

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from infer.core.generator import Completion, Request, Sampling
 from infer.errors import UserError
-from infer.generate.base import Completion, Request, Sampling
 from infer.generate.openai import OpenAIGenerator
 
 Json = dict[str, Any]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from infer.core.generator import Completion, Request, Sampling
 from infer.errors import UserError
-from infer.generate.base import Completion, Request, Sampling
 from infer.generate.openai import OpenAIGenerator
 from infer.nano import checkpoint
 from tests.servers import Server, vllm_server

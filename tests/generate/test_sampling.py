@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from infer.generate.base import Sampling
+from infer.core.generator import Sampling
 from infer.generate.sampling import Sampler, pick, streams, uniforms
 
 

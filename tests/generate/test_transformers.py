@@ -13,8 +13,8 @@ import transformers
 from scipy import stats
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from infer.core.generator import Completion, Request, Sampling
 from infer.errors import UserError
-from infer.generate.base import Completion, Request, Sampling
 from infer.generate.text import Detokenizer, encode_within, first_stop
 from infer.generate.transformers import TransformersGenerator
 

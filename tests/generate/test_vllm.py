@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from infer.core.generator import Request, Sampling
 from infer.evalsets.nano import load
-from infer.generate.base import Request, Sampling
 from infer.generate.vllm import VLLMGenerator
 from tests.engines import TESTED
 
@@ -53,7 +53,7 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(byte_model: Path) -> Any:
     pytest.importorskip("vllm")
-    from infer.engine import start_engine
+    from infer.generate.engine import start_engine
 
     return start_engine(byte_model, "generate", **TESTED)
 
@@ -154,7 +154,7 @@ async def test_samples_are_those_of_transformers_token_for_token(nano_engine: An
 @pytest.mark.usefixtures("our_draws")
 async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
     """With a KV cache for a few requests vLLM drops some of those that run, and computes them again later."""
-    from infer.engine import _free_memory, start_engine
+    from infer.generate.engine import _free_memory, start_engine
     from infer.nano import checkpoint
 
     room = 4 * 3.2e6 / _free_memory()  # some 1,500 tokens

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from infer.generate.base import Message
-from infer.search import Search, Setting
+from infer.core.generator import Message
+from infer.core.search import Search, Setting
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
+from infer.core.verifier import Scores
 from infer.strategies.ab_mcts import ABMCTSOptions, Answer, Beta, Gaussian, Posterior, ab_mcts, back_up, grow, select
-from infer.tree import Node
-from infer.usage import BudgetSpent
-from infer.verifiers.base import Scores
 from tests import toy
 
 SCORES = np.random.default_rng(1).uniform(size=(5, 12))

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
+from infer.core.generator import Sampling
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.tree import Aggregation, Node
 from infer.errors import UserError
-from infer.generate.base import Sampling
-from infer.search import Search
-from infer.solution import Solution
 from infer.strategies import find
 from infer.strategies.astar import AStarOptions, astar
-from infer.tree import Aggregation, Node
 from tests import toy
 from tests.strategies.test_beam import worth
-from tests.test_laws import run
+from tests.strategies.test_laws import run
 
 
 async def all_paths(search: Search, k: int) -> list[list[Node]]:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from infer.core.generator import Completion, Request, Sampling
+from infer.core.search import Search, Setting
+from infer.core.solution import Solution
+from infer.core.tree import Node
 from infer.errors import UserError
-from infer.generate.base import Completion, Request, Sampling
-from infer.search import Search, Setting
-from infer.solution import Solution
 from infer.strategies import find
-from infer.tree import Node
 from tests import toy
-from tests.test_laws import run
+from tests.strategies.test_laws import run
 
 STEPS, DEPTH = 3, 3
 

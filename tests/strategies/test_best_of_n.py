@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from infer.core.generator import Completion, Message, Request
+from infer.core.tree import Node
 from infer.errors import UserError
-from infer.generate.base import Completion, Message, Request
 from infer.strategies import find
-from infer.strategies.tournament import tournament
-from infer.tree import Node
+from infer.strategies.parts.tournament import tournament
 from tests import toy
 from tests.strategies.test_beam import setting, worth
-from tests.test_laws import run
+from tests.strategies.test_laws import run
 
 
 async def test_by_steps_the_best_of_n_next_steps_is_kept() -> None:

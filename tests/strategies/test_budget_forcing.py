@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from infer.cost.pricing import Call
-from infer.generate.base import Completion, Request, Sampling
-from infer.solution import Candidate, Solution
+from infer.core.generator import Completion, Request, Sampling
+from infer.core.pricing import Call
+from infer.core.solution import Candidate, Solution
+from infer.core.tree import Node
 from infer.strategies.budget_forcing import BudgetForcingOptions, budget_forcing
-from infer.tree import Node
 from tests import toy
 
 CLOSE, WAIT, FINAL = "\n\n", "5", "77"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.search import Search
-from infer.strategies.choose import Choice, choose
-from infer.tree import Node
+from infer.core.search import Search
+from infer.core.tree import Node
+from infer.strategies.parts.choose import Choice, choose
 from tests import toy
 
 

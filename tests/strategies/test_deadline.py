@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infer.generate.base import Completion, Request
-from infer.solution import Candidate
+from infer.core.generator import Completion, Request
+from infer.core.solution import Candidate
 from infer.strategies import find
 from tests import toy
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from infer.search import Search
-from infer.trace import read_trace, trace_path
-from infer.tree import Node
+from infer.core.search import Search
+from infer.core.trace import read_trace, trace_path
+from infer.core.tree import Node
 from tests import toy
+from tests.core.test_trace import below
 from tests.strategies.test_beam import setting, worth
-from tests.test_laws import run
-from tests.test_trace import below
+from tests.strategies.test_laws import run
 
 
 async def subtree(search: Search, index: int, width: int, iterations: int) -> list[Node]:

@@ -9,7 +9,7 @@ import pytest
 
 from infer.errors import UserError
 from infer.strategies import find, names
-from tests.test_laws import run
+from tests.strategies.test_laws import run
 from tests.toy import setting
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from infer.generate.base import Completion, Request, Sampling
-from infer.search import Search, Setting
+from infer.core.generator import Completion, Request, Sampling
+from infer.core.search import Search, Setting
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
 from infer.strategies.mcts import MCTSOptions, State, Tree, grow, mcts
-from infer.tree import Node
-from infer.usage import BudgetSpent
 from tests import toy
 
 Path = tuple[int, ...]

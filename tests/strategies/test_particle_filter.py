@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.generate.base import Completion, Sampling
+from infer.core.generator import Completion, Sampling
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
 from infer.strategies import particle_filter as module
 from infer.strategies.particle_filter import (
     ROUNDING,
@@ -17,9 +19,7 @@ from infer.strategies.particle_filter import (
     particle_filter,
     run_filter,
 )
-from infer.strategies.resampling import RESAMPLING, normalized
-from infer.tree import Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.resampling import RESAMPLING, normalized
 from tests import toy, tree_model
 from tests.enumeration import Choices, enumerated, runs
 

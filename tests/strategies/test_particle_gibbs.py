@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.search import Search
+from infer.core.search import Search
+from infer.core.tree import Node
+from infer.core.usage import BudgetSpent
 from infer.strategies import particle_gibbs as module
 from infer.strategies.particle_filter import ParticleFilterOptions, Particles, particle_filter, run_filter
 from infer.strategies.particle_gibbs import ParticleGibbsOptions, ancestor, draw, particle_gibbs, sweep
-from infer.strategies.resampling import multinomial
-from infer.tree import Node
-from infer.usage import BudgetSpent
+from infer.strategies.parts.resampling import multinomial
 from tests import toy, tree_model
 from tests.enumeration import Choices, enumerated, runs
 from tests.tree_model import Tokens

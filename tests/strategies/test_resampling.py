@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.strategies.resampling import (
+from infer.strategies.parts.resampling import (
     RESAMPLING,
     effective_sample_size,
     log_mean,

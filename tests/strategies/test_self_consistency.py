@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer.core.generator import Sampling
 from infer.errors import UserError
-from infer.generate.base import Sampling
 from infer.strategies import find
-from infer.strategies.choose import tally
+from infer.strategies.parts.choose import tally
 from infer.strategies.self_consistency import SelfConsistencyOptions, certain, posterior, self_consistency, soonest_stop
 from tests import toy
-from tests.test_laws import run
+from tests.strategies.test_laws import run
 
 ANSWERS = ["a", "b", "c", None]
 

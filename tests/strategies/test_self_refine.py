@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from infer.generate.base import Message, Request
-from infer.solution import Solution
+from infer.core.generator import Message, Request
+from infer.core.solution import Solution
 from infer.strategies.self_refine import CRITICIZE, REWRITE, SelfRefineOptions, self_refine
 from tests import toy
 

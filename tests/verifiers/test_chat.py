@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from infer.core.generator import Message
 from infer.errors import UserError
-from infer.generate.base import Message
 from infer.verifiers.chat import Chat
 from infer.verifiers.outcome import OutcomeLayout
 

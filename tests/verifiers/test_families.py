@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
-from infer.models import open_verifier
-from infer.verifiers.base import Scores, Verifier
+from infer.runs.models import open_verifier
 from infer.verifiers.readers import VLLMHead, VLLMTokens
 
 pytestmark = pytest.mark.models

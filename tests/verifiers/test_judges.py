@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from infer.core.generator import Completion, Request, Sampling
 from infer.errors import TooLong, UserError
-from infer.generate.base import Completion, Request, Sampling
 from infer.generate.vllm import VLLMGenerator
-from infer.models import open_generator, open_verifier
+from infer.runs.models import open_generator, open_verifier
 from infer.verifiers.gen_prm import GenPRM
 from infer.verifiers.judge import Form, Judge
 from infer.verifiers.readers import TransformersTokens
@@ -58,7 +58,7 @@ class Recording(VLLMGenerator):
 @pytest.fixture(scope="module")
 def recording(folder: Path) -> Iterator[Recording]:
     pytest.importorskip("vllm")
-    from infer.engine import start_engine
+    from infer.generate.engine import start_engine
 
     generator = Recording(start_engine(folder, "generate", **TESTED))
     yield generator

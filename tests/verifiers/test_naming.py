@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from infer.cost.pricing import Call
+from infer.core.pricing import Call
+from infer.core.tree import aggregate
+from infer.core.usage import BudgetSpent
+from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
-from infer.models import Judging, open_verifier, parse_verifier
-from infer.tree import aggregate
-from infer.usage import BudgetSpent
-from infer.verifiers.base import Scores, Verifier
+from infer.runs.models import Judging, open_verifier, parse_verifier
 from infer.verifiers.ensemble import Ensemble
 from infer.verifiers.families import recognize
 from infer.verifiers.prm import numbered

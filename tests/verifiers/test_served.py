@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infer.errors import TooLong, UserError
-from infer.models import open_verifier
 from infer.nano import checkpoint
+from infer.runs.models import open_verifier
 from tests.servers import Server, vllm_server
 
 pytestmark = pytest.mark.models

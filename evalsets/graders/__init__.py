@@ -1,0 +1,1 @@
+"""Graders: they take the answer from a solution, and say whether it is right."""

@@ -1,0 +1,398 @@
+r"""Final answers: what a solution says, and whether two answers are the same.
+
+    extract(r"... so it is \boxed{\frac{1}{2}}.")    # \frac{1}{2}
+    async with AnswerChecker() as checker:
+        await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(equal=True, timed_out=False)
+        await checker.group(["1/2", None, "0.5"])    # [0, -1, 0]
+
+Answers are compared as strings after removing what only concerns their looks (and units, beside a plain number), then
+by math-verify. Where we are known to disagree with common sense is listed in `tests/evalsets/test_answers.py`.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+logger = logging.getLogger(__name__)
+
+CACHED_VERDICTS = 65_536
+# Longer answers are degenerate completions: parsing them would spend the time limit on each. No reference is longer.
+MAX_CHARS = 1_000
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_BARE = re.compile(r"[+-]?\.?[0-9][^\s$]*|[A-Za-z](?![A-Za-z])|\\[a-zA-Z]+(?:\{[^{}]*\})*")
+_HASHES = re.compile(r"^#### *(\S.*)$", re.MULTILINE)
+_SAID = re.compile(r"\banswer(?:\s+is|\**\s*:)[\s*:]*", re.IGNORECASE)
+# a dollar before a digit closes nothing: "$18 and not $20"
+_FORMULA = re.compile(r"\$\$(?:\\.|[^\\$])+\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\$(?:\\.|[^\\$\n])+\$(?!\d)", re.DOTALL)
+# what an answer has at least, apart from the marks around it
+_CONTENT = re.compile(r"[^\W_]|[∞∅]|\\\{\s*\\\}")
+_JUDGEMENT = re.compile(r"(?:(?:in)?correct|right|wrong)\W*", re.IGNORECASE)
+
+
+def extract(text: str) -> str | None:
+    r"""The final answer of a solution; None: it gives none.
+
+    The content of the last `\boxed{}` or `\fbox{}` that is closed and not empty; where there is none at all, what
+    follows the last `####` at the start of a line, as in GSM8K; else the last "answer is ..." or "Answer: ...": the
+    formula there, or the rest of the sentence, unless it only judges ("the answer is correct"). A solution that was
+    cut off inside its only box has no answer.
+    """
+    cut_off = False
+    for box in reversed(list(_BOX.finditer(text))):
+        content = _content(text, box.end())
+        if content:
+            return content
+        cut_off = cut_off or (content is None and text[box.end() : box.end() + 1] == "{")
+    if cut_off:
+        return None
+    if marked := _HASHES.findall(text):
+        return str(marked[-1]).strip()
+    for said in reversed(list(_SAID.finditer(text))):
+        if formula := _FORMULA.match(text, said.end()):
+            answer = _without_delimiters(formula[0])
+        else:
+            answer = re.split(r"\.(?:\s|$)|\n", text[said.end() :], maxsplit=1)[0].strip().strip("*").strip()
+        if _BOX.search(answer):
+            continue  # an empty one, else it had been taken: a form that was not filled in
+        if _CONTENT.search(answer) and not _JUDGEMENT.fullmatch(answer):
+            return answer
+    return None
+
+
+def _content(text: str, start: int) -> str | None:
+    """What the braces that open at `start` hold, or the bare word there; None: they are not closed."""
+    if text[start : start + 1] != "{":
+        bare = _BARE.match(text, start)
+        return bare[0].rstrip(".,;") if bare else None
+    depth = 0
+    end = start
+    while end < len(text):
+        if text[end] == "\\":
+            end += 1  # an escaped brace is a character of the answer
+        elif text[end] == "{":
+            depth += 1
+        elif text[end] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start + 1 : end].strip()
+        end += 1
+    return None
+
+
+def _without_delimiters(text: str) -> str:
+    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
+            text = text[len(opening) : -len(closing)].strip()
+    return text
+
+
+_SIGNS = {
+    "°": r"^\circ ",
+    "²": "^2",
+    "³": "^3",
+    "∞": r"\infty ",
+    "∅": r"\emptyset ",
+    r"\varnothing": r"\emptyset",
+    r"\langle": "(",
+    r"\rangle": ")",
+    r"\boldsymbol": r"\mathbf",
+}
+_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
+_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
+_IMAGINARY = re.compile(r"(?<=\d)(?:\s|\\[,;: ])*(?=i(?![A-Za-z]))")
+_REPEATING = re.compile(r"(?<![\d,.])(\d{0,9})\.(\d{0,9})\\overline\{(\d{1,9})\}")
+_MIXED_PERCENT = re.compile(r"(?<![\d,.])(\d{1,9})\s*\\[dt]?frac(?:(\d)(\d)|\{(\d{1,9})\}\{(\d{1,9})\})(?=\s*\\?%)")
+
+
+def _as_latex(answer: str) -> str:
+    """What math-verify does not read, or takes for something else, written as it does read it."""
+    text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], answer)
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    text = _IMAGINARY.sub(" ", text)  # the i of `5i` and that of `5 i` are different symbols to it
+    text = _REPEATING.sub(_repeating_fraction, text)
+    return _MIXED_PERCENT.sub(_mixed_fraction, text)
+
+
+def _repeating_fraction(decimal: re.Match[str]) -> str:
+    whole, once, repeated = decimal.groups()
+    numerator = int(whole + once + repeated) - int(whole + once or "0")
+    return rf"\frac{{{numerator}}}{{{'9' * len(repeated)}{'0' * len(once)}}}"
+
+
+def _mixed_fraction(number: re.Match[str]) -> str:
+    whole, numerator, denominator = (int(digits) for digits in number.groups() if digits)
+    return rf"\frac{{{whole * denominator + numerator}}}{{{denominator}}}"
+
+
+_NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
+
+
+@lru_cache(maxsize=CACHED_VERDICTS)
+def normalize(answer: str) -> str:
+    """The answer without what only concerns its looks: spacing, size of brackets, dollar signs, a final full stop.
+
+    Plain numbers are written in one way: no thousands separators (a comma and three digits without a space), no zeros
+    that say nothing. Two plain numbers are equal just when they are equal so written.
+    """
+    text = _without_delimiters(answer.strip().rstrip(".").strip()).rstrip(".")
+    text = text.replace("\u2212", "-").replace("\\$", "").replace("{,}", ",").replace(",\\!", ",")
+    text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])\s*|\\[!,;:]", "", text)
+    text = re.sub(r"\\(?:q?quad(?![a-zA-Z])| )|~", " ", text).strip()
+    if whole := _TEXT.fullmatch(text):
+        text = whole[1].strip()
+    if choice := re.fullmatch(r"\(([A-Za-z])\)", text):
+        text = choice[1]
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    if number := _NUMBER.fullmatch(text):
+        sign, whole_part, decimals = number[1], number[2] or "0", (number[3] or "").rstrip("0")
+        value = f"{whole_part}.{decimals}" if decimals else whole_part
+        return f"-{value}" if sign == "-" and value != "0" else value
+    # no space beside a sign; one between letters or digits, where it may mean something: 3 1/2, \\pi r
+    return re.sub(r"\s+", " ", re.sub(r"\s*([^\w\s\\])\s*|\s+(?=\\)", r"\1", text))
+
+
+def _is_number(normal: str) -> bool:
+    return _NUMBER.fullmatch(normal) is not None
+
+
+# words that make the number before them another one, or a bound
+_CHANGES = (
+    r"(?:zero|one|two|three|four|fort[yi]|fift|five|six|seven|eight|nine|eleven|twel|twen|thir[dt])[a-z]*|ten(?:th)?s?|"
+    r"(?:hundred|thousand|[mbtr]+illion|percent)[a-z]*|per\s?cent|cent|half|halves|dozens?|squared|cubed|factorial|"
+    r"or|not|least|most|below|negative|infinity|alpha|beta|gamma|delta|eta|theta|lambda|mu|rho|sigma|tau|phi|psi|omega|"
+    r"(?:sin|cos|tan|cot|log|exp|sqrt)[x-z]?"
+)
+# the name of a thing or unit, but no product of variables such as `xy` and `abc`
+_WORD = (
+    rf"(?!(?:{_CHANGES})\b)(?:(?!(?:[a-d]+|[i-k]+|[t-z]+)\b)(?=[a-z]*[aeiouy])[a-z]{{3,}}|"
+    r"[ckm]m|[km]g|m[il]|ft|in|yd|lb|oz|hr|sq|cu)(?:/ ?[a-z]+)?(?:\^\{?[23]\}?)?"
+)
+_WORDS = rf"{_WORD}(?:[ .]+(?:{_WORD}|a|at|by|of|on|to))*"
+_MODULO = r"\\pmod ?\{?\w+\}?|\(\\?mod ?\{?\w+\}?\)"
+_COUNT = re.compile(rf"\$?([+-]?[0-9.,]+) ?(?:{_WORDS}|{_MODULO})?", re.IGNORECASE)
+_TEXT_AFTER_NUMBER = re.compile(r"(?<=[0-9/])\\(?:text|textit|textrm|mathrm|mbox)\{ ?([^{}]*?) ?\}")
+
+
+def _without_units(gold: str, target: str) -> tuple[str, str]:
+    r"""Normalized answers with `18\text{ cm}` as `18 cm` and, where the other is a plain number, as `18`."""
+    gold, target = (_TEXT_AFTER_NUMBER.sub(r" \1", normal) for normal in (gold, target))
+    if _is_number(gold):
+        return gold, _number_of(target)
+    if _is_number(target):
+        return _number_of(gold), target
+    return gold, target
+
+
+def _number_of(normal: str) -> str:
+    """The number of which an answer only says what it counts, measures or is a residue of; else the answer."""
+    count = _COUNT.fullmatch(normal)
+    number = normalize(count[1]) if count else ""
+    return number if _is_number(number) else normal
+
+
+_OUTER_COMMA = re.compile(r",(?![^(\[{]*[)\]}])")
+_IN_BASE = re.compile(r"[0-9]+_\{?([0-9]+)\}?")
+_SET = re.compile(r"\\\{[^()\[\]|:<>]*\\\}")
+_TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
+
+
+def _apart(gold: str, target: str) -> bool:
+    """Whether normalized answers differ in what math-verify overlooks: repeats in a list, bases, set or tuple."""
+    bases = {number[1] for number in (_IN_BASE.fullmatch(gold), _IN_BASE.fullmatch(target)) if number}
+    if _repeats(gold) != _repeats(target) or len(bases) > 1:
+        return True
+    return any(_SET.fullmatch(a) and _TUPLE.fullmatch(b) for a, b in ((gold, target), (target, gold)))
+
+
+def _repeats(normal: str) -> int:
+    items = _OUTER_COMMA.split(normal)
+    return len(items) - len(set(items))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether two answers are the same. `timed_out`: the comparison was cut off, so they count as different."""
+
+    equal: bool
+    timed_out: bool = False
+
+
+class AnswerChecker:
+    """Compares answers, any number at once, from one event loop.
+
+    `method` "math" asks math-verify where the normalized strings differ; "exact" does not. math-verify runs in up to
+    `workers` processes of its own, started when first needed; a comparison that takes longer than `seconds`, or more
+    memory than its process may have, ends that process and counts as not equal. Verdicts are cached.
+    """
+
+    def __init__(self, method: Literal["math", "exact"] = "math", *, seconds: float = 5.0, workers: int = 2) -> None:
+        self.method = method
+        self.seconds = seconds
+        self._slots = asyncio.Semaphore(workers)
+        self._idle: list[_Worker] = []
+        self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._asked: dict[tuple[str, str], asyncio.Task[Verdict]] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the processes; comparisons under way are cancelled."""
+        self._closed = True
+        for task in list(self._asked.values()):
+            task.cancel()
+        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        while self._idle:
+            await self._idle.pop().stop()
+
+    async def equal(self, reference: str, answer: str) -> Verdict:
+        r"""Whether an answer is the reference.
+
+        math-verify is not symmetric: the reference decides how an equation is read. `x=5` and `5` are the same either
+        way; where any other equation is the answer, its right side is taken if the reference is a value, but where it
+        is the reference, a value does not equal it.
+        """
+        reference, answer = _as_latex(reference), _as_latex(answer)
+        key = normalize(reference), normalize(answer)
+        gold, target = _without_units(*key)
+        if gold == target:
+            return Verdict(True)
+        numbers = _is_number(gold) and _is_number(target)
+        if self.method == "exact" or numbers or max(len(gold), len(target)) > MAX_CHARS or _apart(gold, target):
+            return Verdict(False)
+        if key in self._verdicts:
+            self._verdicts.move_to_end(key)
+            return self._verdicts[key]
+        if self._closed:
+            raise RuntimeError("the answer checker is closed")
+        if key not in self._asked:
+            task = asyncio.create_task(self._ask(key, reference, answer))
+            self._asked[key] = task
+            task.add_done_callback(lambda done: self._asked.pop(key))
+        # shielded: who stops waiting leaves the process in step, and others who wait for the same verdict unharmed
+        return await asyncio.shield(self._asked[key])
+
+    async def group(self, answers: Sequence[str | None]) -> list[int]:
+        """For each answer the index of the first that equals it; -1 for None. What a majority vote counts.
+
+        An answer joins the first class whose first member it equals, that one taken as the reference.
+        """
+        classes: list[int] = []
+        known: dict[str, int] = {}
+        result = []
+        for index, answer in enumerate(answers):
+            if answer is None:
+                result.append(-1)
+                continue
+            normal = normalize(answer)
+            if normal not in known:
+                known[normal] = await self._class(answers, classes, answer)
+                if known[normal] < 0:
+                    known[normal] = index
+                    classes.append(index)
+            result.append(known[normal])
+        return result
+
+    async def _class(self, answers: Sequence[str | None], classes: Sequence[int], answer: str) -> int:
+        for first in classes:
+            representative = answers[first]
+            if representative is not None and (await self.equal(representative, answer)).equal:
+                return first
+        return -1
+
+    async def _ask(self, key: tuple[str, str], reference: str, answer: str) -> Verdict:
+        async with self._slots:
+            while self._idle and self._idle[-1].process.returncode is not None:
+                self._idle.pop()  # somebody else ended it
+            worker = self._idle.pop() if self._idle else await _Worker.start()
+            equal = None
+            try:
+                equal = await worker.compare(reference, answer, self.seconds)
+            finally:
+                if equal is not None:
+                    self._idle.append(worker)
+                else:
+                    status = await worker.stop()
+        if equal is None:
+            why = f"took over {self.seconds:g} s" if status == -signal.SIGALRM else f"ended its process ({status})"
+            logger.warning("comparing %s with %s %s: counted as not equal", _short(reference), _short(answer), why)
+        verdict = Verdict(bool(equal), timed_out=equal is None)
+        self._verdicts[key] = verdict
+        if len(self._verdicts) > CACHED_VERDICTS:
+            self._verdicts.popitem(last=False)
+        return verdict
+
+
+class _Worker:
+    """A process that runs `mathematics_worker.py`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process = process
+        self.stdin = process.stdin
+        self.stdout = process.stdout
+
+    @classmethod
+    async def start(cls) -> Self:
+        # a fresh interpreter, not a fork (this process has threads) and not multiprocessing (which runs the main script
+        # again); -P: else the other files of this folder could be imported in place of modules of the same name
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", str(Path(__file__).with_name("mathematics_worker.py"))),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        worker = cls(process)
+        try:
+            ready = await worker.stdout.readline()
+            if not ready:
+                _, errors = await process.communicate()
+                reason = (errors.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+                raise RuntimeError(f"math-verify can't be started in a process of its own: {reason}")
+        except BaseException:
+            await worker.stop()
+            raise
+        return worker
+
+    async def compare(self, reference: str, answer: str, seconds: float) -> bool | None:
+        """None: the process ended before it had a verdict."""
+        try:
+            self.stdin.write(json.dumps([reference, answer, seconds]).encode() + b"\n")
+            await self.stdin.drain()
+        except ConnectionError:
+            return None
+        line = await self.stdout.readline()
+        return bool(json.loads(line)) if line.endswith(b"\n") else None
+
+    async def stop(self) -> int | None:
+        """Ends the process unless it has ended by itself; its exit status, negative for a signal."""
+        if not self.stdout.at_eof():  # else it is ending, and killing it now could lose its status
+            self.process.kill()
+            await self.process.communicate()
+        return await self.process.wait()
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= 60 else f"{answer[:57]}...")

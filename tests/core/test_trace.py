@@ -1,0 +1,105 @@
+"""What a trace tells is what the search did."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.core.problem import Problem
+from infer.core.solve import solve_one
+from infer.core.trace import Trace, TracedNode, read_trace, trace_path
+from infer.core.tree import Node
+from infer.errors import UserError, WriteError
+from infer.strategies import find
+from tests import toy
+from tests.strategies.test_laws import VARIANTS, grade
+
+MESSAGES = [{"role": "user", "content": "7"}]
+
+
+def below(node: TracedNode) -> list[TracedNode]:
+    return [node, *(deeper for child in node.children for deeper in below(child))]
+
+
+@pytest.mark.parametrize("budget", [None, "90tok", "7prm"])
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+async def test_a_trace_has_the_whole_tree(name: str, options: list[str], budget: str | None, tmp_path: Path) -> None:
+    setting = replace(toy.setting(budget), traces=tmp_path)
+    strategy = find(name)
+    if budget is None and name in ("mcts", "ab-mcts"):  # they go on until a budget ends them
+        return
+    problem = Problem("a/b c?", "7", answer="3")
+    solution = await solve_one(problem, MESSAGES, setting, strategy, strategy.configure(options), grade)
+    trace = read_trace(trace_path(tmp_path, problem.id))
+    assert (trace.problem, trace.prompt) == (problem.id, [7])
+    generator: Any = setting.generator
+    verifier: Any = setting.verifier
+    nodes = [node for root in trace.roots for node in below(root)[1:]]
+    if name != "budget-forcing":  # it repeats a node without its end
+        assert sum(node.num_tokens for node in nodes if not node.forced) == generator.generated
+    assert sum(len(node.scores or []) for node in nodes) == verifier.passes
+    assert trace.complete
+    if solution.chosen is None:
+        assert trace.chosen is None
+        return
+    path = [node for root in trace.roots for node in below(root) if node.id in trace.best_path]
+    assert "".join(node.text for node in path) == solution.candidates[solution.chosen].text
+    assert path[-1] is trace.chosen
+
+
+async def test_a_torn_trace_is_read_up_to_the_tear(tmp_path: Path) -> None:
+    setting = replace(toy.setting(), traces=tmp_path)
+    search = await toy.search(setting)
+    (node,) = await search.sample(search.root)
+    await search.score([node])
+    search.prune([node])
+    path = trace_path(tmp_path, "p7")
+    whole = path.read_bytes()
+    trace = read_trace(path)
+    assert not trace.complete
+    assert trace.roots[0].children[0].pruned_at is not None
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(ends[0], len(whole)):
+        path.write_bytes(whole[:cut])
+        nodes = below(read_trace(path).roots[0])
+        assert len(nodes) == (2 if cut >= ends[1] - 1 else 1)
+    path.write_bytes(b"{}\n")
+    with pytest.raises(UserError, match="is not a trace"):
+        read_trace(path)
+    path.write_bytes(whole.replace(b'"version":1', b'"version":9'))
+    with pytest.raises(UserError, match="newer infer"):
+        read_trace(path)
+    path.write_bytes(whole.replace(b"{", b"<", 2))
+    with pytest.raises(UserError, match=r"line 1 of .* is not JSON"):
+        read_trace(path)
+    with pytest.raises(UserError, match=r"no trace .*--trace"):
+        read_trace(trace_path(tmp_path, "absent"))
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x85b", "\u2200\U0001f600"])
+def test_any_text_can_be_read_and_torn_anywhere(text: str, tmp_path: Path) -> None:
+    root = Node.of_prompt([1, 2])
+    trace = Trace(tmp_path, Problem("p", "q"), root)
+    node = Node(root, 0, [3], 1, text, "end")
+    trace.sampled([node], 1.0)
+    path = trace_path(tmp_path, "p")
+    whole = path.read_bytes()
+    assert [child.text for child in read_trace(path).roots[0].children] == [text]
+    for cut in range(whole.index(b"\n") + 1, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert not read_trace(path).roots[0].children
+
+
+async def test_a_trace_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="cannot write the trace"):
+        await toy.search(replace(toy.setting(), traces=tmp_path / "absent"))
+
+
+def test_every_id_has_a_file_of_its_own(tmp_path: Path) -> None:
+    ids = ["a", "A", "a/b", "a%2Fb", "..", "x" * 300, "x" * 300 + "y", "ä"]
+    paths = {trace_path(tmp_path, problem) for problem in ids}
+    assert len(paths) == len(ids)
+    for path in paths:
+        assert path.parent == tmp_path
+        path.touch()

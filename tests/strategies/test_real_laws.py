@@ -1,0 +1,282 @@
+"""The laws of `test_laws` on real engines: what the ledger says is what the engine counted."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from infer.core.generator import Completion, Generator, Request, Sampling
+from infer.core.problem import Problem
+from infer.core.search import Search, Setting
+from infer.core.solution import Solution
+from infer.core.solve import solve_one
+from infer.core.usage import Budget, Usage
+from infer.generate.openai import OpenAIGenerator
+from infer.generate.vllm import VLLMGenerator
+from infer.nano import checkpoint
+from infer.strategies import find
+from infer.verifiers.classifier import CLASSIFIER
+from infer.verifiers.prm import RewardModel
+from infer.verifiers.readers import TransformersHead, VLLMHead, load_transformers
+from tests.servers import Server
+from tests.toy import extract, group
+
+pytestmark = pytest.mark.models
+
+PROBLEMS = ["23+54=?", "(12+30)*2-14=?", "((23+54)*2-88+89-99)*6=?", "(((23+54)*2-88+89-99)*6+28)/2=?"]
+VARIANTS = [
+    ("greedy", []),
+    ("best-of-n", ["n=6"]),
+    ("best-of-n", ["n=6", "choose=majority"]),
+    ("best-of-n", ["n=6", "choose=weighted"]),
+    ("best-of-n", ["n=6", "choose=logprob"]),
+    ("astar", []),
+    ("astar", ["k=3", "width=2"]),
+]
+BUDGETS = [None, "50tok", "400tok", "12prm"]
+
+
+@pytest.fixture(scope="session")
+def vllm_pair(nano_engine: Any, nano_prm_engine: Any) -> tuple[Any, Any]:
+    return VLLMGenerator(nano_engine), RewardModel(CLASSIFIER, VLLMHead(nano_prm_engine))
+
+
+@pytest.fixture(scope="session")
+def transformers_pair() -> tuple[Any, Any]:
+    from infer.generate.transformers import TransformersGenerator
+
+    prm = RewardModel(CLASSIFIER, TransformersHead(*load_transformers(checkpoint("nano-prm-s"), CLASSIFIER.load)))
+    return TransformersGenerator(checkpoint("nano-s"), dtype="float32"), prm
+
+
+@pytest.fixture(params=["vllm", "transformers"])
+def pair(request: Any) -> tuple[Any, Any]:
+    found: tuple[Any, Any] = request.getfixturevalue(f"{request.param}_pair")
+    return found
+
+
+def setting(pair: tuple[Any, Any], budget: str | None, **changes: Any) -> Setting:
+    values: dict[str, Any] = {
+        "generator": pair[0],
+        "verifier": pair[1],
+        "group": group,
+        "extract": extract,
+        "sampling": Sampling(temperature=1.0, max_tokens=150),
+        "budget": Budget.parse(budget) if budget else None,
+    }
+    return Setting(**{**values, **changes})
+
+
+async def run(setting: Setting, name: str, options: list[str], prompt: str) -> Solution:
+    strategy = find(name)
+    messages = [{"role": "user", "content": prompt}]
+
+    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
+        return reference == answer, None
+
+    return await solve_one(Problem(prompt, prompt), messages, setting, strategy, strategy.configure(options), grade)
+
+
+def chosen_text(solution: Solution) -> str:
+    assert solution.chosen is not None
+    return solution.candidates[solution.chosen].text
+
+
+class Counted:
+    """vLLM's own statistics of what an engine's steps did, summed while open."""
+
+    def __init__(self, engine: Any) -> None:
+        self.generated = self.prompt = self.cached = 0
+        self._manager = engine._engine.logger_manager
+        self._record = self._manager.record
+
+    def __enter__(self) -> "Counted":
+        def record(iteration_stats: Any = None, **others: Any) -> None:
+            if iteration_stats is not None:
+                self.generated += iteration_stats.num_generation_tokens
+                self.prompt += iteration_stats.prompt_token_stats.total
+                self.cached += iteration_stats.prompt_token_stats.local_cache_hit
+            self._record(iteration_stats=iteration_stats, **others)
+
+        self._manager.record = record
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.record = self._record
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+async def test_usage_is_what_vllm_counted_and_budgets_hold(
+    nano_engine: Any, nano_prm_engine: Any, vllm_pair: tuple[Any, Any], budget: str | None
+) -> None:
+    given = setting(vllm_pair, budget)
+    for name, options in VARIANTS:
+        with Counted(nano_engine) as engine, Counted(nano_prm_engine) as prm:
+            solutions = await asyncio.gather(*(run(given, name, options, prompt) for prompt in PROBLEMS))
+        usage = sum((solution.usage for solution in solutions), Usage())
+        assert usage.generated == engine.generated > 0
+        assert (usage.prefill + usage.cached, usage.cached) == (engine.prompt, engine.cached)
+        if any(solution.usage.passes for solution in solutions):
+            assert prm.prompt > 0
+        assert (usage.verifier_prefill + usage.verifier_cached, usage.verifier_cached) == (prm.prompt, prm.cached)
+        for solution in solutions:
+            spent = solution.usage.passes if budget == "12prm" else solution.usage.generated
+            assert given.budget is None or spent <= given.budget.amount
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
+    pair: tuple[Any, Any], name: str, options: list[str]
+) -> None:
+    given = setting(pair, "300tok")
+    alone = [await run(given, name, options, prompt) for prompt in PROBLEMS]
+    together = await asyncio.gather(*(run(given, name, options, prompt) for prompt in PROBLEMS * 2))
+    for first, second in zip(alone * 2, together, strict=True):
+        assert [candidate.tokens for candidate in first.candidates] == [c.tokens for c in second.candidates]
+        assert first.answer == second.answer
+        # of equal candidates, the noise of batching may choose another one
+        assert chosen_text(first) == chosen_text(second)
+
+
+async def test_over_http_everything_is_the_same_and_counted(
+    nano_server: Server, vllm_pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every strategy through a vLLM server gives the solutions of the engine in process, and the server's own count.
+
+    A server samples by vLLM's seeds, and here so does the engine.
+    """
+    monkeypatch.setattr(vllm_pair[0].engine, "draws", False)
+    here = VLLMGenerator(vllm_pair[0].engine), vllm_pair[1]
+    generator = await OpenAIGenerator.connect(nano_server.url)
+    for budget in (None, "300tok"):
+        for name, options in VARIANTS:
+            counted = [f"vllm:{kind}_total" for kind in ("generation_tokens", "prompt_tokens", "prefix_cache_hits")]
+            before = [nano_server.metric(kind) for kind in counted]
+            given = setting((generator, vllm_pair[1]), budget)
+            remote = await asyncio.gather(*(run(given, name, options, prompt) for prompt in PROBLEMS))
+            usage = sum((solution.usage for solution in remote), Usage())
+            spent = [nano_server.metric(kind) - start for kind, start in zip(counted, before, strict=True)]
+            assert [usage.generated, usage.prefill + usage.cached, usage.cached] == spent
+            local = await asyncio.gather(*(run(setting(here, budget), name, options, p) for p in PROBLEMS))
+            for one, other in zip(remote, local, strict=True):
+                assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
+                assert chosen_text(one) == chosen_text(other)
+    await generator.close()
+
+
+async def test_greedy_in_steps_is_greedy_in_one_go(pair: tuple[Any, Any]) -> None:
+    given = setting(pair, None)
+    for prompt in PROBLEMS:
+        search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
+        (whole,) = await search.sample(search.root, until="end", temperature=0, logprobs=True)
+        node = search.root
+        while not node.final:
+            (node,) = await search.sample(node, temperature=0, logprobs=True)
+        assert [token for part in node.trajectory for token in part.tokens] == whole.tokens
+        assert node.completion == whole.text
+        assert node.logprob() == pytest.approx(whole.logprob(), abs=1e-4)
+
+
+@pytest.mark.usefixtures("our_draws")
+async def test_every_strategy_finds_the_same_on_both_backends(
+    vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]
+) -> None:
+    """The same seed samples the same tokens, so all candidates are the same, and so is the choice."""
+    for budget in (None, "300tok"):
+        for name, options in VARIANTS:
+            left, right = [
+                await asyncio.gather(*(run(setting(pair, budget), name, options, p) for p in PROBLEMS))
+                for pair in (vllm_pair, transformers_pair)
+            ]
+            for one, other in zip(left, right, strict=True):
+                assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
+                assert chosen_text(one) == chosen_text(other)
+                assert one.usage.generated == other.usage.generated
+
+
+async def test_backends_agree(vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]) -> None:
+    """Greedy tokens, their log-probabilities and every step's reward."""
+    solutions = []
+    for pair in (vllm_pair, transformers_pair):
+        given = setting(pair, None)
+        for prompt in PROBLEMS:
+            search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
+            (leaf,) = await search.sample(search.root, until="end", temperature=0, logprobs=True)
+            await search.score([leaf])
+            solutions.append(search.solution(leaf).candidates[0])
+    for left, right in zip(solutions[: len(PROBLEMS)], solutions[len(PROBLEMS) :], strict=True):
+        assert left.tokens == right.tokens
+        assert left.logprob == pytest.approx(right.logprob, abs=1e-3)
+        assert left.scores == pytest.approx(right.scores, abs=1e-3)
+
+
+async def test_scores_do_not_depend_on_how_the_steps_were_asked_for(pair: tuple[Any, Any]) -> None:
+    """Step by step, or all steps of a completion at once."""
+    given = setting(pair, None)
+    for prompt in PROBLEMS:
+        search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
+        node = search.root
+        while not node.final:
+            (node,) = await search.sample(node)
+            await search.score([node])
+        again = await pair[1].score(prompt, search.solution(node).candidates[-1].steps, 0, node.finished)
+        assert node.step_scores == pytest.approx(again.values, abs=1e-4)
+
+
+async def test_scoring_a_child_computes_its_own_tokens_only(vllm_pair: tuple[Any, Any]) -> None:
+    """Up to one block of the prefix cache for each step scored."""
+    given = setting(vllm_pair, None)
+    search = await Search.open(given, Problem("x", PROBLEMS[3]), [{"role": "user", "content": PROBLEMS[3]}])
+    node, steps = search.root, 0
+    while not node.final:
+        (node,) = await search.sample(node, temperature=0)
+        await search.score([node])
+        steps += 1
+    block = 32
+    assert search.usage.passes == steps
+    assert search.usage.verifier_prefill <= len(search.root.tokens) + node.length + steps * block
+
+
+async def test_cancelled_requests_leave_the_engine(nano_engine: Any, vllm_pair: tuple[Any, Any]) -> None:
+    given = setting(vllm_pair, None)
+    task = asyncio.create_task(run(given, "best-of-n", ["n=20"], PROBLEMS[3]))
+    await asyncio.sleep(0.02)
+    assert nano_engine._engine.has_unfinished_requests()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not nano_engine._engine.has_unfinished_requests()
+
+
+async def test_a_deadline_cuts_what_would_have_come(pair: tuple[Any, Any]) -> None:
+    """What a deadline leaves of each sample is the beginning of what the same seed gives without one."""
+    options = ["n=40", "choose=majority"]
+    whole = await run(setting(pair, None), "best-of-n", options, PROBLEMS[3])
+    cut = await run(setting(pair, "0.03s"), "best-of-n", options, PROBLEMS[3])
+    texts = {candidate.address: candidate.text for candidate in whole.candidates}
+    assert cut.candidates
+    for candidate in cut.candidates:
+        assert texts[candidate.address].startswith(candidate.text)
+        assert candidate.finished == (candidate.text == texts[candidate.address])
+    assert 0 < cut.usage.generated < whole.usage.generated
+
+
+async def test_sampling_parameters_reach_the_engine(pair: tuple[Any, Any]) -> None:
+    """Each truncation set to keep one token makes sampling greedy; a stop string ends a completion and stays in it."""
+    generator: Generator = pair[0]
+    prompt = await generator.encode([{"role": "user", "content": PROBLEMS[3]}])
+    greedy = Sampling(temperature=0)
+
+    async def complete(sampling: Sampling, **changes: Any) -> Completion:
+        (completion,) = await generator.generate(replace(Request(prompt, sampling, 150, seed=5), **changes))
+        return completion
+
+    reference = await complete(greedy)
+    for only_one in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        assert (await complete(Sampling(temperature=1.5, **only_one))).tokens == reference.tokens
+    stopped = await complete(Sampling(temperature=0, stop=("77",)))
+    assert stopped.finish == "end"
+    assert stopped.text == reference.text[: reference.text.index("77") + 2]
+    cut = await complete(greedy, max_tokens=5)
+    assert (cut.finish, cut.num_tokens, cut.tokens) == ("length", 5, reference.tokens[:5])
