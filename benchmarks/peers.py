@@ -60,7 +60,7 @@ from infer.core.solve import Failure, solve
 from infer.core.tally import wilson
 from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
-from infer.evalsets.graders.mathematics import AnswerChecker, extract
+from infer.evalsets.graders.mathematics import Mathematics, extract
 from infer.evalsets.nano import load
 from infer.generate.engine import start_engine
 from infer.generate.http import Http
@@ -122,12 +122,14 @@ class ServedScores:
         self._asked: list[tuple[str, asyncio.Future[float]]] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
         return []
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         loop = asyncio.get_running_loop()
-        asked = [(question + "".join(steps[: i + 1]).strip(), loop.create_future()) for i in range(known, len(steps))]
+        asked = [
+            (problem.prompt + "".join(steps[: i + 1]).strip(), loop.create_future()) for i in range(known, len(steps))
+        ]
         self._asked += asked
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
@@ -227,9 +229,9 @@ def on_server(server: Server, call: Callable[[], Turn]) -> Turn:
 
 async def right(problems: list[Problem], turns: list[Turn]) -> int:
     """How many answers of all turns are right."""
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         verdicts = [
-            (await checker.equal(problem.answer or "", answer)).equal
+            (await checker.equal(problem.answer or "", answer)).right
             for turn in turns
             for problem, answer in zip(problems, turn.answers, strict=True)
             if answer is not None

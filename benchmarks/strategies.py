@@ -44,12 +44,13 @@ import numpy as np
 from scipy.optimize import nnls
 
 from infer.core.generator import Sampling
+from infer.core.ledger import Budget
 from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
-from infer.core.usage import Budget, Usage
+from infer.core.usage import Usage
 from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.mathematics import extract
@@ -87,10 +88,10 @@ class FreeVerifier:
     stepwise = True
     spec = None
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
         return []
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         texts = ["".join(steps[: i + 1]) for i in range(known, len(steps))]
         return Scores([hashlib.blake2b(text.encode()).digest()[0] / 256 for text in texts], [])
 

@@ -23,11 +23,11 @@ from itertools import islice
 from typing import Any
 
 from infer.core.generator import Sampling
+from infer.core.ledger import Budget
 from infer.core.problem import Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
-from infer.core.usage import Budget
 from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
@@ -44,11 +44,11 @@ class FreeVerifier:
     stepwise = True
     spec = None
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         texts = ["".join(steps[: i + 1]) for i in range(known, len(steps))]
         return Scores([hashlib.blake2b(text.encode()).digest()[0] / 256 for text in texts], [])
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Any]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Any]:
         return []
 
     def describe(self) -> dict[str, Any]:

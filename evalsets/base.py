@@ -1,15 +1,17 @@
-"""An evaluation set: named problems and how to put them to a chat model."""
+"""An evaluation set: named problems, the chat that puts them to a model, and the grader of their answers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from infer.core.grading import Grader
 from infer.core.problem import Problem
 from infer.errors import UserError
+from infer.evalsets.graders.mathematics import Mathematics
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The chat messages a problem becomes. `user` holds `{problem}`; other braces stand for themselves."""
+    """The chat messages for a problem. `user` holds `{problem}`; other braces stand for themselves."""
 
     user: str
     system: str | None = None
@@ -49,6 +51,8 @@ class EvalSet:
     load: Callable[[], Iterator[Problem]]
     template: Template = MATHEMATICS
     license: str | None = None
+    grader: Callable[[], Grader] = Mathematics
+    """Makes the grader of its answers."""
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         """The chat messages that put the problem to a model."""

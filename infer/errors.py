@@ -1,4 +1,4 @@
-"""The two ways to fail: what the user can put right, and everything else."""
+"""Errors that have a meaning of their own: a user's mistake, a spent budget, a result that can't be written."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -6,13 +6,17 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user got wrong. The message is one line that names the thing and the fix; exit code 2."""
+    """A mistake of the user. The message is one line that names the thing and the fix; exit code 2."""
+
+
+class BudgetSpent(Exception):
+    """Nothing more is affordable. The runner catches it and returns the best solution so far."""
 
 
 class TooLong(UserError):
-    """What a model was given does not fit its context. Of one candidate among many: the others can still be judged.
+    """The input exceeds the model's context. Concerns one candidate; the others can still be scored.
 
-    `calls` are the requests (`infer.core.pricing.Call`) that were made before that was found out.
+    `calls` are the requests (`infer.core.pricing.Call`) that were made before this was found.
     """
 
     def __init__(self, message: str, calls: Sequence[Any] = ()) -> None:
@@ -21,15 +25,15 @@ class TooLong(UserError):
 
 
 class ToldElsewhere(UserError):
-    """Why it failed has been said by another process, on standard error: in a command, in its log."""
+    """The cause was already printed by another process (on standard error; in the log, in a command)."""
 
 
 class WriteError(OSError):
-    """A result could not be written. No `UserError`: the whole run has to stop, not the one problem."""
+    """A result could not be written. Not a `UserError`: the whole run has to stop, not the one problem."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A half-sentence for an unknown name: the nearest known names, else all of them, or the first of very many.
+    """The end of a message about an unknown name: the nearest known names, else all of them, or the first twenty.
 
     >>> nearest("asta", ["astar", "greedy"])
     'did you mean astar?'

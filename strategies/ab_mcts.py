@@ -14,24 +14,22 @@ A node is a whole answer. CONT stands for all children of a node at once (node a
 Refining is a conversation: the problem, the answer, and as feedback its score and its weakest step by the verifier.
 AB-MCTS-M, the paper's other variant, fits a mixed model by MCMC at each step and is left out.
 
-Posteriors are conjugate: Beta(1/2, 1/2), to which a score in [0, 1] counts as a fraction of a success; or Gaussian of
-unknown mean and variance under a normal-inverse-chi-squared prior, with the parameters of the authors' TreeQuest.
+Posteriors are Beta or Gaussian, see `parts/posteriors.py`.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from infer.core.generator import Message
-from infer.core.options import Options
+from infer.core.options import ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tree import Aggregation, Node, split_steps
-from infer.strategies.parts.choose import choose, value
-from infer.strategies.parts.in_order import InOrder
+from infer.core.tree import Node
+from infer.strategies.parts.posteriors import Beta, Gaussian, Posterior
+from infer.strategies.parts.simulate import simulate
 
 WITHOUT_BUDGET = 16
 """Answers where neither `n` nor a budget says how many."""
@@ -41,7 +39,7 @@ WEAKEST = "Its weakest step, with {score:.2f}, is:\n\n{step}"
 REFINE = "Find what is wrong and write the whole solution again. Keep to the format asked for at first."
 
 
-class ABMCTSOptions(Options):
+class ABMCTSOptions(ScoredOptions):
     n: int | None = Field(None, ge=1, description="answers; by default as many as the budget allows (16 without one)")
     posterior: Literal["gaussian", "beta"] = Field("gaussian", description="model of the scores")
     parallel: int = Field(
@@ -50,55 +48,6 @@ class ABMCTSOptions(Options):
         description="answers in flight, as long as the budget covers all; one where it is of passes, flops, eflops or "
         "dollars, as what an answer costs is not known before",
     )
-    aggregation: Aggregation | None = Field(None, description="of an answer's step scores; default: the verifier's own")
-
-    @property
-    def needs_verifier(self) -> bool:
-        return True
-
-
-class Posterior(Protocol):
-    """The belief about an arm's mean score."""
-
-    def observe(self, score: float) -> None: ...
-
-    def draw(self, rng: np.random.Generator) -> float: ...
-
-
-@dataclass(slots=True)
-class Beta:
-    """Beta(a, b), at first Jeffreys' prior."""
-
-    a: float = 0.5
-    b: float = 0.5
-
-    def observe(self, score: float) -> None:
-        self.a += score
-        self.b += 1 - score
-
-    def draw(self, rng: np.random.Generator) -> float:
-        return float(rng.beta(self.a, self.b))
-
-
-@dataclass(slots=True)
-class Gaussian:
-    """Mean and variance: s2 ~ inverse-chi-squared(nu, tau2), mu ~ N(m, s2 / kappa); draws are of mu."""
-
-    m: float = 0.0
-    kappa: float = 1.0
-    nu: float = 1.0
-    tau2: float = 0.1
-
-    def observe(self, score: float) -> None:
-        squares = self.nu * self.tau2 + self.kappa / (self.kappa + 1) * (score - self.m) ** 2
-        self.m = (self.kappa * self.m + score) / (self.kappa + 1)
-        self.kappa += 1
-        self.nu += 1
-        self.tau2 = squares / self.nu
-
-    def draw(self, rng: np.random.Generator) -> float:
-        variance = self.nu * self.tau2 / rng.chisquare(self.nu)
-        return float(rng.normal(self.m, math.sqrt(variance / self.kappa)))
 
 
 @dataclass(eq=False, slots=True)
@@ -121,38 +70,44 @@ async def ab_mcts(search: Search, options: ABMCTSOptions) -> Solution:
     root.conversation = search.root
     answers: list[Node] = []
     await grow(search, root, answers, options)
-    return search.solution(await choose(search, answers, "prm", options.aggregation))
+    return search.solution(await search.choose(answers, "prm"))
 
 
 async def grow(search: Search, root: Answer, answers: list[Node], options: ABMCTSOptions) -> None:
     """Appends to `answers` until all `n` are there, or nothing is left to spend."""
-    n = options.n or (WITHOUT_BUDGET if search.setting.budget is None else math.inf)
-    async with InOrder[tuple[Answer, Node]](
-        search, options.parallel, tokens=search.setting.sampling.max_tokens
-    ) as flying:
-        while True:
-            while len(answers) + len(flying) < n and flying.has_room:
-                flying.launch(_generate(search, await select(search, root, options)))
-            if not flying:
-                return
-            generated = await flying.oldest()
-            if generated is None:
-                continue
-            parent, node = generated
-            flying.charge(node)
-            answers.append(node)
-            back_up(parent, _answer(node, parent, options), _score(search, node, options))
+
+    async def expand(parent: Answer) -> list[Node]:
+        assert parent.conversation is not None
+        generated = await search.sample(parent.conversation, until="end")
+        await search.score(generated)
+        return generated
+
+    async def enter(parent: Answer, generated: list[Node]) -> None:
+        (node,) = generated
+        answers.append(node)
+        # nothing for an answer that was cut off, is empty, or too long for the verifier
+        back_up(parent, _answer(node, parent, options), (node.finished and search.value(node)) or 0.0)
+
+    await simulate(
+        search,
+        lambda _: select(search, root),
+        expand,
+        enter,
+        width=options.parallel,
+        limit=options.n or (math.inf if search.bounded else WITHOUT_BUDGET),
+        tokens=search.room(search.root),
+    )
 
 
-async def select(search: Search, root: Answer, options: ABMCTSOptions) -> Answer:
+async def select(search: Search, root: Answer) -> Answer:
     """Where the next answer is generated: the root, or an answer to refine."""
     answer = root
     while answer.children and answer.gen.draw(search.rng) < answer.cont.draw(search.rng):
         draws = [child.own.draw(search.rng) for child in answer.children]
         answer = answer.children[draws.index(max(draws))]
-    if answer.conversation is None and answer.node is not None and value(search, answer.node) is not None:
-        answer.conversation = await search.chat(_refine(search, answer.node, options), answers=True)
-    # what is empty, or too long for a model, gets a sibling instead
+    if answer.conversation is None and answer.node is not None and search.value(answer.node) is not None:
+        answer.conversation = await search.chat(_refine(search, answer.node), answers=True)
+    # an answer that is empty, or too long for a model, gets a sibling instead
     while answer.conversation is None or answer.conversation.final:
         assert answer.parent is not None
         answer = answer.parent
@@ -175,25 +130,11 @@ def _answer(node: Node | None, parent: Answer | None, options: ABMCTSOptions) ->
     return Answer(node, parent, own=prior(), gen=prior(), cont=prior())
 
 
-async def _generate(search: Search, parent: Answer) -> tuple[Answer, Node]:
-    assert parent.conversation is not None
-    (node,) = await search.sample(parent.conversation, until="end")
-    await search.score([node])
-    return parent, node
-
-
-def _score(search: Search, node: Node, options: ABMCTSOptions) -> float:
-    """Nothing for an answer that was cut off, is empty, or too long for the verifier."""
-    return (node.finished and value(search, node, options.aggregation)) or 0.0
-
-
-def _refine(search: Search, node: Node, options: ABMCTSOptions) -> list[Message]:
+def _refine(search: Search, node: Node) -> list[Message]:
     """The conversation that asks for a better answer than this one."""
-    steps, scores = split_steps(node.completion, search.setting.delimiter), node.step_scores
-    feedback = [SCORE.format(score=search.value(node, options.aggregation)), REFINE]
-    assert search.setting.verifier is not None
-    if search.setting.verifier.stepwise:
-        score, step = min(zip(scores, steps, strict=True), key=lambda scored: scored[0])
+    feedback = [SCORE.format(score=search.value(node)), REFINE]
+    if scored := search.scored_steps(node):
+        step, score = min(scored, key=lambda scored: scored[1])
         feedback.insert(1, WEAKEST.format(score=score, step=step.strip()))
     return [
         *search.messages,

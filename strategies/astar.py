@@ -19,22 +19,20 @@ times the least. Greedy best-first search has f = h.
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.core.options import Options
+from infer.core.choice import Choice
+from infer.core.options import ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tree import Aggregation, Finish, Node
-from infer.core.usage import BudgetSpent
-from infer.strategies.parts.choose import Choice, choose, value
+from infer.core.tree import Finish, Node
 
 
-class AStarOptions(Options):
+class AStarOptions(ScoredOptions):
     k: int = Field(4, ge=1, description="next steps sampled for each expansion")
     width: int = Field(1, ge=1, description="states expanded at once")
     heuristic: Literal["linear", "log"] = Field("linear", description="cost to go from the reward r: 1 - r, or -log r")
@@ -46,7 +44,6 @@ class AStarOptions(Options):
     choose: Literal["first", Choice] = Field(
         "first", description="the first finished state that is popped, or a choice among all finished ones met by then"
     )
-    aggregation: Aggregation | None = Field(None, description="of a path's step scores; default: the verifier's own")
 
     @field_validator("weight")
     @classmethod
@@ -54,10 +51,6 @@ class AStarOptions(Options):
         if info.data.get("order") == "greedy":
             raise PydanticCustomError("weight", "order=greedy has no weight")
         return weight
-
-    @property
-    def needs_verifier(self) -> bool:
-        return True
 
 
 @dataclass(order=True, slots=True)
@@ -79,16 +72,15 @@ async def astar(search: Search, options: AStarOptions) -> Solution:
     """Best-first search over steps; the frontier is ordered by path cost plus the PRM's cost to go."""
     frontier = [State(f=0, tie=0, number=0, depth=0, total=0, h=0, node=search.root)]
     finished: list[Node] = []
-    try:
+    first: Node | None = None
+    with search.until_spent():
         first = await _first_finished(search, frontier, finished, options)
-    except BudgetSpent:
-        first = None
     if options.choose == "first":
-        return search.solution(first or search.best(options.aggregation))
+        return search.solution(first or search.best())
     # best first; those of an expansion that the budget cut off are in no frontier
     order = {state.node: place for place, state in enumerate(sorted(frontier))}
     finished.sort(key=lambda node: order.get(node, len(order)))
-    return search.solution(await choose(search, finished, options.choose, options.aggregation))
+    return search.solution(await search.choose(finished, options.choose))
 
 
 async def _first_finished(
@@ -98,32 +90,23 @@ async def _first_finished(
 
     Adds all finished ones to `finished` as they are met.
     """
-    number = 0
     met: set[tuple[str, Finish | None]] = set()
+    number = 0
     while frontier:
         if frontier[0].node.finished:
             return frontier[0].node
         batch = _pop(frontier, options.width)
         parents = {state.node: state for state in batch if not state.node.full and state.depth != options.depth}
         search.prune(state.node for state in batch if state.node not in parents)
-        if not parents:
-            continue
-        children = await search.sample(list(parents), options.k, logprobs=options.choose == "logprob")
+        children = await search.sample(list(parents), options.k)
         if not options.duplicates:
             children = _new(search, children, met)
         finished += [child for child in children if child.finished]
         await search.score(children)
         for child in children:
             assert child.parent is not None
-            parent = parents[child.parent]
-            h = _cost_to_go(value(search, child, options.aggregation) or 0.0, options.heuristic)
-            # g + h, as g grows by the fall of h; written so that rounding neither lets it fall nor tells equals apart
-            total = parent.total + max(0.0, h - parent.h)
-            f = h if options.order == "greedy" else total + (options.weight - 1) * h
             number += 1
-            depth = parent.depth + 1
-            tie = {"deepest": -depth, "oldest": number, "newest": -number}[options.ties]
-            heapq.heappush(frontier, State(f, tie, number, depth, total, h, child))
+            heapq.heappush(frontier, _state(child, parents[child.parent], search.value(child) or 0.0, number, options))
     return None
 
 
@@ -135,18 +118,25 @@ def _pop(frontier: list[State], width: int) -> list[State]:
     return batch
 
 
-def _new(search: Search, children: Sequence[Node], met: set[tuple[str, Finish | None]]) -> list[Node]:
+def _new(search: Search, children: list[Node], met: set[tuple[str, Finish | None]]) -> list[Node]:
     """The children whose text was not met before, which is then noted; the others are pruned."""
     new = []
     for child in children:
         state = child.completion, child.finish
-        if state not in met:
+        if state in met:
+            search.prune([child])
+        else:
             met.add(state)
             new.append(child)
-        else:
-            search.prune([child])
     return new
 
 
-def _cost_to_go(reward: float, heuristic: Literal["linear", "log"]) -> float:
-    return 1 - reward if heuristic == "linear" else -math.log(max(reward, 1e-9))
+def _state(child: Node, parent: State, reward: float, number: int, options: AStarOptions) -> State:
+    """The state of a scored child."""
+    h = 1 - reward if options.heuristic == "linear" else -math.log(max(reward, 1e-9))
+    # g + h, as g grows by the fall of h; written so that rounding neither lets it fall nor tells equals apart
+    total = parent.total + max(0.0, h - parent.h)
+    f = h if options.order == "greedy" else total + (options.weight - 1) * h
+    depth = parent.depth + 1
+    tie = {"deepest": -depth, "oldest": number, "newest": -number}[options.ties]
+    return State(f, tie, number, depth, total, h, child)

@@ -3,32 +3,29 @@
 sample  y_1 .. y_N ~ p(. | x)
 return  argmax_i score(y_i)                               choose = prm (Cobbe et al. 2110.14168), logprob
         or the answer with the largest sum of votes       choose = majority (Wang et al. 2203.11171), weighted
-        or the winner of a knockout, two by two           choose = tournament (see `tournament.py`)
+        or the winner of a knockout, two by two           choose = tournament (see `parts/tournament.py`)
 
 With level = step the same is done at each step: of N next steps the one that the PRM likes best is kept.
 """
 
-from operator import attrgetter
+import math
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.core.options import Options
+from infer.core.choice import Choice
+from infer.core.options import ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tasks import all_affordable
-from infer.core.tree import Aggregation, Node
-from infer.core.usage import BudgetSpent
-from infer.strategies.beam import distinct
-from infer.strategies.parts.choose import Choice, choose, value
+from infer.core.tree import Node
+from infer.errors import BudgetSpent
+from infer.strategies.parts.steps import distinct
 from infer.strategies.parts.tournament import tournament
-
-WITHOUT_BUDGET = 16
-"""Samples when neither `n` nor a budget of tokens says how many to ask for at once."""
+from infer.strategies.parts.waves import WITHOUT_BUDGET, affordable_wave, sample_wave
 
 
-class BestOfNOptions(Options):
+class BestOfNOptions(ScoredOptions):
     n: int | None = Field(
         None,
         ge=1,
@@ -41,7 +38,6 @@ class BestOfNOptions(Options):
         "or a knockout in which the model itself compares solutions",
     )
     verdict_tokens: int = Field(256, ge=1, description="of the model's comparison of two solutions, at most")
-    aggregation: Aggregation | None = Field(None, description="of a sample's step scores; default: the verifier's own")
 
     @field_validator("choose")
     @classmethod
@@ -54,74 +50,36 @@ class BestOfNOptions(Options):
     def needs_verifier(self) -> bool:
         return self.choose in ("prm", "weighted")
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return self.choose in ("logprob", "tournament")
+
 
 async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:
     """N independent samples; the best by reward model, vote or likelihood is the answer."""
     if options.level == "step":
-        return search.solution(await _step_by_step(search, options))
+        return search.solution(await _step_by_step(search, options.n or WITHOUT_BUDGET))
     samples: list[Node] = []
-    bounded = search.setting.budget is not None and options.choose != "tournament"
-    n = options.n or (None if bounded else WITHOUT_BUDGET)
-    try:
-        while n is None or len(samples) < n:
-            wave = affordable_wave(search, None if n is None else n - len(samples))
-            if options.needs_verifier:
-                await sample_and_score(search, wave, samples)
-            else:
-                logprobs = options.choose in ("logprob", "tournament")
-                samples += await search.sample(search.root, wave, until="end", logprobs=logprobs)
-    except BudgetSpent:
-        pass  # choose among what there is
+    as_many_as_possible = search.bounded and options.choose != "tournament"
+    n = options.n or (math.inf if as_many_as_possible else WITHOUT_BUDGET)
+    with search.until_spent():
+        while len(samples) < n:
+            wave = affordable_wave(search, n - len(samples))
+            await sample_wave(search, wave, samples, scored=options.needs_verifier)
     if options.choose == "tournament":
         return search.solution(await tournament(search, samples, options.verdict_tokens))
-    return search.solution(await choose(search, samples, options.choose, options.aggregation))
+    return search.solution(await search.choose(samples, options.choose))
 
 
-def affordable_wave(search: Search, wanted: int | None) -> int:
-    """Samples to ask for at once: as many as are covered even at full length; the next wave gets what they leave.
-
-    Of a budget of passes each takes one at least, and how many is known when it is there: waves of it stay small.
-    """
-    affordable = search.affordable(search.root)
-    if affordable is None:
-        return wanted or WITHOUT_BUDGET
-    if search.unit == "prm":
-        affordable = min(affordable, WITHOUT_BUDGET)
-    return max(1, affordable if wanted is None else min(wanted, affordable))
-
-
-async def sample_and_score(search: Search, n: int, samples: list[Node]) -> None:
-    """Adds n samples, each scored as soon as it has ended; as they stand where BudgetSpent is raised.
-
-    A budget that scores count against goes to the samples in their order, so there they wait for one another.
-    """
-    if search.unit not in (None, "tokens", "seconds"):
-        new = await search.sample(search.root, n, until="end")
-        samples += new
-        await search.score(new)
-        return
-    new = []
-
-    async def one() -> None:
-        sample = await search.sample(search.root, until="end")
-        new.extend(sample)
-        await search.score(sample)
-
-    try:
-        await all_affordable(one() for _ in range(n))
-    finally:
-        samples += sorted(new, key=attrgetter("index"))
-
-
-async def _step_by_step(search: Search, options: BestOfNOptions) -> Node | None:
+async def _step_by_step(search: Search, n: int) -> Node | None:
     node = search.root
     try:
         while not node.final:
-            steps = await search.sample(node, options.n or WITHOUT_BUDGET)
+            steps = await search.sample(node, n)
             different = distinct(steps)
             await search.score(different)
-            node = max(different, key=lambda step: value(search, step, options.aggregation) or 0.0)
+            node = max(different, key=lambda step: search.value(step) or 0.0)
             search.prune(step for step in steps if step is not node)
     except BudgetSpent:
-        return search.best(options.aggregation)
+        return search.best()
     return node

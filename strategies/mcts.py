@@ -12,9 +12,9 @@
 Several simulations are in flight: one counts as `virtual_loss` visits of value 0 until it is backed up (Chaslot et al.
 2008). They are backed up in the order of their launch, whichever returns first, so the tree does not depend on timing.
 
-Equal steps behind the same node are one child, and to sample it again is one more visit of it. What is finished is not
-selected again, since its value would not change, nor is a node that has had its share above children that are all
-finished so: every simulation samples. When nothing is left within the shares, k doubles, until that shows nothing new.
+Equal steps after the same node are one child; to sample it again is one more visit of it. A finished step is closed.
+Any other node is closed once its share is used and all its children are closed, so every simulation samples. When the
+root closes, k doubles; the search ends where doubling found nothing new.
 """
 
 import math
@@ -23,19 +23,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from infer.core.options import Options
+from infer.core.choice import Choice, tally
+from infer.core.options import ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tree import Aggregation, Node
-from infer.strategies.parts.choose import Choice, choose, tally
-from infer.strategies.parts.choose import value as prm_value
-from infer.strategies.parts.in_order import InOrder
+from infer.core.tree import Node
+from infer.strategies.parts.simulate import simulate
 
 WITHOUT_BUDGET = 64
 """Simulations where neither `simulations` nor a budget says how many."""
 
 
-class MCTSOptions(Options):
+class MCTSOptions(ScoredOptions):
     simulations: int | None = Field(
         None, ge=1, description="simulations; by default as many as the budget allows (64 without one)"
     )
@@ -61,10 +60,9 @@ class MCTSOptions(Options):
     virtual_loss: float = Field(1.0, ge=0, description="visits of value 0 that a simulation in flight counts for")
     choose: Choice | Literal["visits"] | None = Field(
         None,
-        description="the answer: best PRM score (prm), a vote (weighted, majority), the likeliest (logprob), or what "
-        "lies at the end of the path of most visits; default: weighted, majority where values = vote",
+        description="the answer: best PRM score (prm), a vote (weighted, majority), the likeliest (logprob), or the "
+        "solution at the end of the path of most visits; default: weighted, majority where values = vote",
     )
-    aggregation: Aggregation | None = Field(None, description="of a path's step scores; default: the verifier's own")
 
     @property
     def needs_verifier(self) -> bool:
@@ -86,7 +84,7 @@ class State:
     total: float = 0.0
     in_flight: int = 0
     samples: int = 0
-    """Next steps asked for, equal ones included."""
+    """Next steps requested, equal ones included."""
     pending: int = 0
     """Of those, the ones not backed up yet."""
     children: "list[State]" = field(default_factory=list)
@@ -104,7 +102,7 @@ class State:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """What the simulations that were backed up have built."""
+    """The tree that the simulations backed up so far have built."""
 
     root: State
     width: int
@@ -115,15 +113,6 @@ class Tree:
     """Finished solutions, each with the state that it was found from."""
     votes: list[float] = field(default_factory=list)
     """With values = vote, the value of each solution as it stands in the states' totals."""
-
-
-@dataclass(frozen=True, slots=True)
-class Simulation:
-    """A next step sampled behind a state, and the end of the rollout from there (without one, the step itself)."""
-
-    state: State
-    child: Node
-    leaf: Node
 
 
 async def mcts(search: Search, options: MCTSOptions) -> Solution:
@@ -137,42 +126,39 @@ async def mcts(search: Search, options: MCTSOptions) -> Solution:
         solutions = [node for node, path in zip(solutions, visits, strict=True) if path == max(visits)]
     elif options.choose is not None:
         how = options.choose
-    return search.solution(await choose(search, solutions, how, options.aggregation))
+    return search.solution(await search.choose(solutions, how))
 
 
 async def grow(search: Search, tree: Tree, options: MCTSOptions) -> None:
     """Simulates until all simulations are done, or nothing is left to sample, or to spend."""
-    limit = options.simulations or (WITHOUT_BUDGET if search.setting.budget is None else math.inf)
-    launched = 0
-    # a step and the rollout behind it are one solution
-    tokens, passes = search.room(search.root), math.inf
-    if options.values == "prm":
-        tokens, passes = min(tokens, search.setting.step_tokens), 1.0
-    async with InOrder[Simulation](search, options.parallel, tokens=tokens, passes=passes) as flying:
-        while True:
-            while launched < limit and flying.has_room:
-                state = select(tree, options)
-                if state is None:
-                    if flying or not _widen(tree):
-                        break
-                    continue
-                launched += 1
-                state.samples += 1
-                state.pending += 1
-                for above in state.path:
-                    above.in_flight += 1
-                flying.launch(_simulate(search, state, list(state.children), options))
-            if not flying:
-                return
-            simulation = await flying.oldest()
-            if simulation is None:
-                continue
-            simulation.state.pending -= 1
-            for above in simulation.state.path:
-                above.in_flight -= 1
-            for node in {simulation.child, simulation.leaf}:
-                flying.charge(node)
-            await _back_up(search, tree, simulation, options)
+
+    async def launch(idle: bool) -> State | None:
+        while (state := select(tree, options)) is None:
+            if not idle or not _widen(tree):
+                return None
+        state.samples += 1
+        state.pending += 1
+        for above in state.path:
+            above.in_flight += 1
+        return state
+
+    async def land(state: State, sampled: list[Node]) -> None:
+        state.pending -= 1
+        for above in state.path:
+            above.in_flight -= 1
+        await _back_up(search, tree, state, sampled[0], sampled[-1], options)
+
+    a_step = options.values == "prm"  # else a step and the rollout after it, which are one solution
+    await simulate(
+        search,
+        launch,
+        lambda state: _expand(search, state, list(state.children), options),
+        land,
+        width=options.parallel,
+        limit=options.simulations or (math.inf if search.bounded else WITHOUT_BUDGET),
+        tokens=search.limit(search.root, "step" if a_step else "end"),
+        passes=1.0 if a_step else math.inf,
+    )
 
 
 def select(tree: Tree, options: MCTSOptions) -> State | None:
@@ -229,29 +215,23 @@ def _likelihood(node: Node) -> float:
     return math.exp(math.fsum(node.logprobs) / len(node.logprobs)) if node.logprobs else 1.0
 
 
-async def _simulate(search: Search, state: State, known: list[State], options: MCTSOptions) -> Simulation:
-    (child,) = await search.sample(state.node, logprobs=options.needs_logprobs)
-    leaf = child
+async def _expand(search: Search, state: State, known: list[State], options: MCTSOptions) -> list[Node]:
+    """A next step of the state, and the rollout from there if there is one; scored."""
+    sampled = await search.sample(state.node)
+    (child,) = sampled
     if options.values != "prm" and not child.final:
-        temperature = 0.0 if options.greedy_rollouts else None
-        (leaf,) = await search.sample(child, until="end", temperature=temperature, logprobs=options.needs_logprobs)
+        sampled += await search.sample(child, until="end", temperature=0.0 if options.greedy_rollouts else None)
+    leaf = sampled[-1]
     if options.needs_verifier and not _dead(leaf) and not (leaf is child and _twin(child, known)):
-        unscored = [node for node in leaf.trajectory if node.scores is None]
-        if search.setting.verifier is not None and not search.setting.verifier.stepwise:
-            for node in unscored[:-1]:
-                node.scores = []  # the leaf's score is that of the whole
-            unscored = [leaf]
-        await search.score(unscored)
-    return Simulation(state, child, leaf)
+        await search.score([leaf])
+    return sampled
 
 
-async def _back_up(search: Search, tree: Tree, simulation: Simulation, options: MCTSOptions) -> None:
+async def _back_up(search: Search, tree: Tree, parent: State, child: Node, leaf: Node, options: MCTSOptions) -> None:
     """Enters a simulation into the tree: its step, if it is new there, and its value."""
-    parent, child, leaf = simulation.state, simulation.child, simulation.leaf
     state = _twin(child, parent.children)
     if state is not None:
-        if child.scores is None:
-            child.scores, child.scored_from = state.node.scores, state.node.scored_from
+        search.share_scores(child, state.node)
         search.prune([child])
     else:
         state = State(child, parent, value=_value(search, leaf, options), closed=child.final)
@@ -277,9 +257,7 @@ def _twin(node: Node, states: list[State]) -> State | None:
 
 def _value(search: Search, leaf: Node, options: MCTSOptions) -> float:
     """The value of a simulation's end; 0 for one that ran out of room, and for votes, which are not counted yet."""
-    if options.values == "vote" or _dead(leaf):
-        return 0.0
-    return prm_value(search, leaf, options.aggregation) or 0.0
+    return 0.0 if options.values == "vote" or _dead(leaf) else search.value(leaf) or 0.0
 
 
 def _dead(leaf: Node) -> bool:

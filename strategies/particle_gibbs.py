@@ -14,7 +14,7 @@ iterations leave alone.
 Ancestor sampling (Lindsten, Jordan and Schön 2014) lets what is left of y* go on from another particle's prefix, drawn
 in proportion to W_i p(rest | y_i) r(y_i and rest) / r(y_i). A language model's steps depend on the whole prefix, so p
 would have to be asked of the model for each prefix, except in one case, in which it is done here: once y* has ended,
-the rest is empty, certain behind a trajectory that has ended and impossible behind another. So y* then gives its place
+the rest is empty, certain after a trajectory that has ended and impossible after another. So y* then gives its place
 to one of the ended particles, drawn by weight. Before that it goes on from its own prefix, which is exact as well.
 
 The reference's steps are on the tree already: an iteration samples and scores those of n - 1 particles only.
@@ -28,16 +28,8 @@ from pydantic import Field
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
-from infer.strategies.particle_filter import (
-    ParticleFilterOptions,
-    ParticleOptions,
-    Particles,
-    due,
-    run_filter,
-    select,
-    weighted,
-)
+from infer.errors import BudgetSpent
+from infer.strategies.parts.particles import ParticleOptions, Particles, due, run_filter, select, weighted
 from infer.strategies.parts.resampling import Floats, multinomial, normalized
 
 WITHOUT_BUDGET = 4
@@ -50,20 +42,15 @@ class ParticleGibbsOptions(ParticleOptions):
         None, ge=1, description="filters run; by default as many as the budget allows (4 without one)"
     )
 
-    @property
-    def start(self) -> ParticleFilterOptions:
-        """The filter that the chain begins with."""
-        return ParticleFilterOptions.model_validate({**self.model_dump(exclude={"iterations"}), "mode": "smc"})
-
 
 async def particle_gibbs(search: Search, options: ParticleGibbsOptions) -> Solution:
     """Exact particle filters, one after the other, each around a trajectory drawn from the one before."""
     nodes: list[Node] = []
     weights: list[Floats] = []
-    iterations = options.iterations or (WITHOUT_BUDGET if search.setting.budget is None else None)
+    iterations = options.iterations or (None if search.bounded else WITHOUT_BUDGET)
     particles = Particles.start(search.root, options.n)
     try:
-        await run_filter(search, options.start, particles)
+        await run_filter(search, particles, "smc", options.ess, multinomial, lambda step: options.temperature)
         for iteration in count(1):
             nodes += particles.nodes
             weights.append(particles.weights)
@@ -84,7 +71,7 @@ async def sweep(search: Search, options: ParticleGibbsOptions, reference: list[N
     particles = Particles.start(search.root, options.n)
     while True:
         await particles.advance(search, reference)
-        particles.weigh(search, "smc", options.temperature, options.aggregation)
+        particles.weigh(search, "smc", options.temperature)
         if particles.final:
             return particles
         if due(particles, options.ess):

@@ -10,18 +10,16 @@ Critiques are charged to the budget like all else; they are no candidates for th
 """
 
 import re
-from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
 
+from infer.core.choice import Choice
 from infer.core.generator import Message
-from infer.core.options import Options
+from infer.core.options import ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tree import Aggregation, Node
-from infer.core.usage import BudgetSpent
-from infer.strategies.parts.choose import Choice, choose
+from infer.core.tree import Node
 
 NOTHING_WRONG = "it is correct"
 
@@ -32,13 +30,10 @@ CRITICIZE = (
 REWRITE = "Now write the whole solution again, with these mistakes put right. Keep to the format asked for at first."
 
 
-class SelfRefineOptions(Options):
+class SelfRefineOptions(ScoredOptions):
     rounds: int = Field(4, ge=1, description="critiques, each followed by a rewriting")
     keep: Literal["prm", "last", "majority"] = Field(
         "prm", description="the answer: the solution with the best PRM score, the last one, or a majority vote"
-    )
-    aggregation: Aggregation | None = Field(
-        None, description="of a solution's step scores; default: the verifier's own"
     )
 
     @property
@@ -49,13 +44,13 @@ class SelfRefineOptions(Options):
 async def self_refine(search: Search, options: SelfRefineOptions) -> Solution:
     """Generate, criticize, rewrite, until the critique finds nothing wrong; the best solution is the answer."""
     solutions: list[Node] = []
-    with suppress(BudgetSpent):
+    with search.until_spent():
         await _refine(search, solutions, options)
     finished = [solution for solution in solutions if solution.finished] or solutions
     if options.keep == "last" and finished:
         return search.solution(finished[-1])
     how: Choice = "prm" if options.keep == "prm" else "majority"
-    return search.solution(await choose(search, solutions, how, options.aggregation))
+    return search.solution(await search.choose(solutions, how))
 
 
 async def _refine(search: Search, solutions: list[Node], options: SelfRefineOptions) -> None:

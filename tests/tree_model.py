@@ -8,10 +8,11 @@ import math
 from collections.abc import Sequence
 
 from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.problem import Problem
 from infer.core.search import Search
 from infer.core.tree import Finish, Node
 from infer.core.verifier import Scores
-from tests import toy
+from infer.testing import toy
 from tests.enumeration import Choices
 
 Tokens = tuple[int, ...]
@@ -74,7 +75,7 @@ class TreeVerifier(toy.ToyVerifier):
         super().__init__()
         self.zero = zero
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         tokens = tuple(TEXT.index(step) for step in steps)
         prefixes = [tokens[: i + 1] for i in range(known, len(steps))]
         return Scores([0.0 if prefix in self.zero else score(prefix) for prefix in prefixes], [])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores, Verifier
@@ -31,14 +32,14 @@ class Ensemble:
         self.stepwise = members[0].stepwise
         self.spec = members[0].spec
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        each = [await member.most(question, steps, known, finished) for member in self._members]
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        each = [await member.most(problem, steps, known, finished) for member in self._members]
         return [call for calls in each for call in calls]
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         async def ask(member: Verifier) -> Scores | TooLong:
             try:
-                return await member.score(question, steps, known, finished)
+                return await member.score(problem, steps, known, finished)
             except TooLong as error:
                 return error
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from infer.core.generator import Generator, Message, Sampling
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.errors import TooLong
@@ -39,17 +40,17 @@ class GenPRM:
         self.spec = generator.spec
         self._critiques: OrderedDict[tuple[str, ...], str] = OrderedDict()
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
         return self._judge.most(len(steps))
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         messages: list[Message] = [{"role": "system", "content": SYSTEM}]
         paragraphs = tuple(step.strip() for step in steps)
         calls, values = list[Call](), list[float]()
         for number, paragraph in enumerate(paragraphs, 1):
-            asked = f"Question: {question}\n\n{paragraph}" if number == 1 else paragraph
+            asked = f"Question: {problem.prompt}\n\n{paragraph}" if number == 1 else paragraph
             messages.append({"role": "user", "content": asked})
-            solution = (question, *paragraphs[:number])
+            solution = (problem.prompt, *paragraphs[:number])
             critique = self._critiques.get(solution)
             if critique is None or number > known:
                 try:

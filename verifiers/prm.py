@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.errors import TooLong
@@ -78,12 +79,12 @@ class RewardModel:
         self.stepwise = family.stepwise
         self.spec = reader.spec
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        _, ends = self._layout(question, steps, finished)
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        _, ends = self._layout(problem.prompt, steps, finished)
         return self._reader.most(ends[known:] if self.stepwise else ends)
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        tokens, ends = self._layout(question, steps, finished)
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        tokens, ends = self._layout(problem.prompt, steps, finished)
         if ends[-1] > self._reader.max_context:
             raise TooLong(
                 f"a solution of {ends[-1]} tokens is longer than the reward model's context of "

@@ -9,6 +9,7 @@ from typing import Any
 
 from infer.core.generator import Generator
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.errors import TooLong
@@ -33,11 +34,11 @@ class SelfEvaluation:
         self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        return self._reader.most([len(self._prompt(question, steps, finished))])
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        return self._reader.most([len(self._prompt(problem.prompt, steps, finished))])
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        tokens = self._prompt(question, steps, finished)
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        tokens = self._prompt(problem.prompt, steps, finished)
         if len(tokens) > self._reader.max_context:
             raise TooLong(
                 f"a solution of {len(tokens)} tokens, with the question about it, is longer than the model's context "

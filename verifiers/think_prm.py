@@ -10,6 +10,7 @@ from typing import Any
 
 from infer.core.generator import Generator, Sampling
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.verifiers.judge import Form, Judge
@@ -44,12 +45,12 @@ class ThinkPRM:
         self._judge = Judge(generator, FORM, sampling, chains)
         self.spec = generator.spec
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
         return self._judge.most(1)
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         solution = "\n".join(numbered(step, number) for number, step in enumerate(steps, 1))
-        content = PROMPT.format(question=question, solution=solution)
+        content = PROMPT.format(question=problem.prompt, solution=solution)
         _, scores = await self._judge.judge([{"role": "user", "content": content}])
         return scores
 

@@ -1,9 +1,9 @@
-r"""Final answers: what a solution says, and whether two answers are the same.
+r"""Mathematics: the final answer of a solution, and whether two answers are equal.
 
     extract(r"... so it is \boxed{\frac{1}{2}}.")    # \frac{1}{2}
-    async with AnswerChecker() as checker:
-        await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(equal=True, timed_out=False)
-        await checker.group(["1/2", None, "0.5"])    # [0, -1, 0]
+    async with Mathematics() as checker:
+        await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(right=True, note=None)
+        await checker.group(problem, ["1/2", None, "0.5"])    # [0, -1, 0]
 
 Answers are compared as strings after removing what only concerns their looks (and units, beside a plain number), then
 by math-verify. Where we are known to disagree with common sense is listed in `tests/evalsets/test_answers.py`.
@@ -17,11 +17,13 @@ import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
+
+from infer.core.grading import Verdict
+from infer.core.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -224,15 +226,10 @@ def _repeats(normal: str) -> int:
     return len(items) - len(set(items))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether two answers are the same. `timed_out`: the comparison was cut off, so they count as different."""
-
-    equal: bool
-    timed_out: bool = False
+TOOK_TOO_LONG = "comparing the answers took too long: not equal"
 
 
-class AnswerChecker:
+class Mathematics:
     """Compares answers, any number at once, from one event loop.
 
     `method` "math" asks math-verify where the normalized strings differ; "exact" does not. math-verify runs in up to
@@ -256,6 +253,19 @@ class AnswerChecker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @staticmethod
+    def extract(text: str) -> str | None:
+        """The final answer in a solution (see `extract`)."""
+        return extract(text)
+
+    async def grade(self, problem: Problem, answer: str) -> Verdict:
+        """Compares an answer with the problem's reference answer, which must be there."""
+        assert problem.answer is not None
+        return await self.equal(problem.answer, answer)
+
+    def describe(self) -> dict[str, Any]:
+        return {"grader": "mathematics", "answers": self.method}
 
     async def close(self) -> None:
         """Ends the processes; comparisons under way are cancelled."""
@@ -293,7 +303,7 @@ class AnswerChecker:
         # shielded: who stops waiting leaves the process in step, and others who wait for the same verdict unharmed
         return await asyncio.shield(self._asked[key])
 
-    async def group(self, answers: Sequence[str | None]) -> list[int]:
+    async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
         """For each answer the index of the first that equals it; -1 for None. What a majority vote counts.
 
         An answer joins the first class whose first member it equals, that one taken as the reference.
@@ -317,7 +327,7 @@ class AnswerChecker:
     async def _class(self, answers: Sequence[str | None], classes: Sequence[int], answer: str) -> int:
         for first in classes:
             representative = answers[first]
-            if representative is not None and (await self.equal(representative, answer)).equal:
+            if representative is not None and (await self.equal(representative, answer)).right:
                 return first
         return -1
 
@@ -337,7 +347,7 @@ class AnswerChecker:
         if equal is None:
             why = f"took over {self.seconds:g} s" if status == -signal.SIGALRM else f"ended its process ({status})"
             logger.warning("comparing %s with %s %s: counted as not equal", _short(reference), _short(answer), why)
-        verdict = Verdict(bool(equal), timed_out=equal is None)
+        verdict = Verdict(bool(equal), note=TOOK_TOO_LONG if equal is None else None)
         self._verdicts[key] = verdict
         if len(self._verdicts) > CACHED_VERDICTS:
             self._verdicts.popitem(last=False)

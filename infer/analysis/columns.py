@@ -1,22 +1,17 @@
-"""From `solutions.jsonl` to columns: parsed, graded, and kept beside the run for the next reading.
+"""From `solutions.jsonl` to columns: parsed, and kept beside the run for the next reading.
 
-Arrow parses the JSON and leaves the texts out. What a candidate's answer is worth (equal to the reference, of which
-class of equal answers) is found once for each distinct answer of a problem.
+Arrow parses the JSON and leaves the texts out. Answers were graded and grouped when they were solved.
 """
 
-import asyncio
 import io
 import json
 import os
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -26,23 +21,19 @@ from pydantic import ValidationError
 from infer.core.solution import Solution
 from infer.core.usage import Usage
 from infer.errors import UserError
-from infer.evalsets.graders.mathematics import AnswerChecker
-from infer.runs.run import load_record
 
 CACHE = ".analysis"
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 CHUNK = 32 << 20
 WHOLE = {field.name for field in fields(Usage) if field.type is int}
 
 Columns = tuple[pa.Table, Path | pa.Table]
 """The table of a run's problems, and the table of its candidates or the file that holds it."""
 
-_T = TypeVar("_T")
-
 
 def load(folders: Sequence[Path], *, cache: bool = True) -> list[Columns]:
     """The columns of each run. Raises UserError."""
-    return _in_thread(_load_all(folders, cache))
+    return [_load(folder, cache) for folder in folders]
 
 
 def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) -> None:
@@ -54,41 +45,13 @@ def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) 
         fresh.replace(file)
 
 
-def stamp_of(path: Path, method: str = "math") -> bytes:
-    """What the side files say of the solutions they were made from, and of how their answers were compared."""
+def stamp_of(path: Path) -> bytes:
+    """Identifies the solutions that side files were made from."""
     found = path.stat()
-    return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns} {method}".encode()
+    return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns}".encode()
 
 
-def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine to its end, also from within a running event loop, such as a notebook's."""
-    results: list[_T] = []
-    errors: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-async def _load_all(folders: Sequence[Path], cache: bool) -> list[Columns]:
-    async with AnswerChecker("math") as math, AnswerChecker("exact") as exact:
-        return [await _load(folder, cache, exact if _judged_exactly(folder) else math) for folder in folders]
-
-
-def _judged_exactly(folder: Path) -> bool:
-    return (load_record(folder)["config"].get("rescored") or {}).get("answers") == "exact"
-
-
-async def _load(folder: Path, cache: bool, checker: AnswerChecker) -> Columns:
+def _load(folder: Path, cache: bool) -> Columns:
     path = folder / "solutions.jsonl"
     try:
         path.stat()
@@ -97,12 +60,12 @@ async def _load(folder: Path, cache: bool, checker: AnswerChecker) -> Columns:
     files = _side_files(folder)
     if cache:
         try:
-            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path, checker.method) for file in files):
+            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path) for file in files):
                 return pq.read_table(files[0]), files[1]
         except (OSError, pa.ArrowInvalid, KeyError, TypeError):
             pass  # not there, half written, or of something else: made anew
-    stamp = stamp_of(path, checker.method)
-    problems, candidates = await _columns(path, checker)
+    stamp = stamp_of(path)
+    problems, candidates = _columns(path)
     if cache:
         try:
             store(folder, stamp, problems, candidates)
@@ -116,7 +79,7 @@ def _side_files(folder: Path) -> tuple[Path, Path]:
     return folder / CACHE / "problems.parquet", folder / CACHE / "candidates.parquet"
 
 
-async def _columns(path: Path, checker: AnswerChecker) -> tuple[pa.Table, pa.Table]:
+def _columns(path: Path) -> tuple[pa.Table, pa.Table]:
     seen: set[str] = set()
     problems, candidates = [], []
     for table in _parse(path):
@@ -126,7 +89,7 @@ async def _columns(path: Path, checker: AnswerChecker) -> tuple[pa.Table, pa.Tab
             table = table.filter(pa.array(fresh))
         problem = _problems(table)
         problems.append(problem)
-        candidates.append(await _candidates(table, checker))
+        candidates.append(_candidates(table, path))
     return pa.concat_tables(problems, promote_options="permissive").combine_chunks(), pa.concat_tables(candidates)
 
 
@@ -196,10 +159,11 @@ _CANDIDATE = pa.struct(
     [
         ("address", pa.list_(pa.int64())),
         ("num_tokens", pa.int64()),
-        ("answer", pa.string()),
         ("finished", pa.bool_()),
         ("scores", pa.list_(pa.float64())),
         ("logprob", pa.float64()),
+        ("group", pa.int64()),
+        ("correct", pa.bool_()),
     ]
 )
 
@@ -284,15 +248,19 @@ _AGGREGATE: dict[str, Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any], np.n
 }
 
 
-async def _candidates(table: pa.Table, checker: AnswerChecker) -> pa.Table:
-    """One row a candidate, without its text; its answer graded and sorted into a class."""
+def _candidates(table: pa.Table, path: Path) -> pa.Table:
+    """One row a candidate, without its text. Raises UserError where candidates are not graded."""
     lists = table["candidates"].combine_chunks()
     lists = lists if isinstance(lists, pa.ListArray) else pa.concat_arrays(lists.chunks)
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     problem = np.repeat(np.arange(len(counts)), counts)
     names = [field.name for field in _CANDIDATE]
     cells = dict(zip(names, lists.flatten().flatten(), strict=True))
-    group, correct = await _graded(table["reference"].to_pylist(), problem, cells["answer"], checker)
+    if cells["group"].null_count:
+        raise UserError(
+            f"the candidates in {path} are not graded, as an older infer wrote them: "
+            f"infer rescore {path.parent} --out NEW grades them"
+        )
     first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else np.zeros(0, dtype=np.int64)
     index = np.arange(len(problem)) - first[problem] if len(problem) else problem
     chosen = pc.fill_null(table["chosen"], -1).to_numpy()
@@ -304,8 +272,8 @@ async def _candidates(table: pa.Table, checker: AnswerChecker) -> pa.Table:
         "num_tokens": cells["num_tokens"].to_numpy().astype(np.int32),
         "depth": pc.list_value_length(cells["address"]).to_numpy(zero_copy_only=False).astype(np.int16),
         "finished": cells["finished"],
-        "correct": correct,
-        "group": group,
+        "correct": pc.fill_null(cells["correct"].cast(pa.uint8()).cast(pa.float32()), np.nan),
+        "group": cells["group"].cast(pa.int32()),
         "chosen": index == chosen[problem],
         "passes": lengths.astype(np.int32),
     }
@@ -316,31 +284,3 @@ async def _candidates(table: pa.Table, checker: AnswerChecker) -> pa.Table:
         columns[f"score_{how}"] = scores
     columns["logprob"] = pc.fill_null(cells["logprob"], np.nan)
     return pa.table(columns)
-
-
-async def _graded(
-    references: Sequence[str | None], problem: "np.ndarray[Any, Any]", answers: pa.Array, checker: AnswerChecker
-) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
-    """The class of each candidate's answer within its problem, and whether it equals the reference."""
-    encoded = answers.dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    codes = pc.fill_null(encoded.indices, len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
-    inverse, pairs = pd.factorize(problem * (len(texts) + 1) + codes)  # each answer of a problem once, in its order
-    owners, kinds = np.divmod(pairs, len(texts) + 1)
-    group = np.full(len(pairs), -1, dtype=np.int32)
-    correct = np.zeros(len(pairs), dtype=np.float32)
-
-    async def grade(start: int, end: int) -> None:
-        reference = references[owners[start]]
-        found = [texts[kind] if kind < len(texts) else None for kind in kinds[start:end]]
-        group[start:end] = await checker.group(found)
-        for place, answer in enumerate(found, start):
-            if reference is None:
-                correct[place] = np.nan
-            elif answer is not None:
-                correct[place] = (await checker.equal(reference, answer)).equal
-
-    if len(pairs):
-        edges = [0, *(np.flatnonzero(np.diff(owners)) + 1), len(pairs)]
-        await asyncio.gather(*(grade(start, end) for start, end in pairwise(edges)))
-    return group[inverse], correct[inverse]

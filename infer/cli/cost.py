@@ -16,7 +16,7 @@ from infer.cli import options
 from infer.cli.app import app, examples
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.core.formats import quantity
-from infer.core.usage import Budget
+from infer.core.ledger import Budget
 from infer.cost import hardware as devices
 from infer.cost.estimate import Estimate, estimate
 from infer.cost.formulas import Serving

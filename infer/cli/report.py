@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,13 +15,13 @@ from infer.cli import options
 from infer.cli.app import app, examples
 from infer.cli.display import print_summary
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core.choice import Choice
 from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
-from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs import models
 from infer.runs.run import read_solutions, runs_inside
-from infer.strategies.parts.choose import Choice
 
 
 @app.command(
@@ -118,26 +118,29 @@ def rescore(
     prm_api_key: options.PrmApiKey = None,
     aggregation: Annotated[Aggregation | None, typer.Option(help="Of step scores. Default: the run's.")] = None,
     choose: Annotated[Choice | None, typer.Option(help="What decides. Default: the trajectory stays chosen.")] = None,
-    answers: Annotated[Literal["math", "exact"], typer.Option(help="How answers are compared.")] = "math",
+    answers: Annotated[
+        Literal["math", "exact"] | None,
+        typer.Option(help="How answers are compared. Default: as the evaluation set compares them (math)."),
+    ] = None,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
     """Judge stored solutions again, without generating: another reward model, aggregation, vote or answer checker."""
-    from infer.analysis.rescore import rescore_run
+    from infer.analysis.rescore import grader_of, rescore_run
 
     async def judge() -> int:
-        async with AnswerChecker(answers) as checker:
-            if prm is None:
-                return await rescore_run(run, to, checker, aggregation=aggregation, choose=choose)
-            verifier = await models.open_verifier(
-                prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
-            )
-            try:
-                return await rescore_run(
-                    run, to, checker, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose
+        async with AsyncExitStack() as stack:
+            grader = Mathematics(answers) if answers is not None else grader_of(run)
+            stack.push_async_callback(grader.close)
+            verifier = None
+            if prm is not None:
+                verifier = await models.open_verifier(
+                    prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
                 )
-            finally:
-                await verifier.close()
+                stack.push_async_callback(verifier.close)
+            return await rescore_run(
+                run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose
+            )
 
     with ExitStack() as stack:
         if prm is not None and not debug:

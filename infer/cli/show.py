@@ -56,7 +56,8 @@ def draw(search: TracedSearch, *, whole: bool = False) -> None:
     best = search.best_path
     for root in search.roots:
         name = f"problem {search.problem}" if root.id == 0 else f"conversation {root.id}, opened at {root.at:.2f} s"
-        tree = Tree(Text(f"{name}, a prompt of {root.num_tokens} tokens", "bold"), guide_style="dim")
+        size = f", a prompt of {root.num_tokens} tokens" if root.num_tokens is not None else ""
+        tree = Tree(Text(f"{name}{size}", "bold"), guide_style="dim")
         _grow(tree, root, best, whole)
         out.print(tree)
     nodes = sum(1 for root in search.roots for _ in _below(root))

@@ -1,6 +1,8 @@
-"""The options of a strategy."""
+"""The options of a strategy, and what they ask of a search."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from infer.core.tree import Aggregation
 
 
 class Options(BaseModel):
@@ -12,3 +14,20 @@ class Options(BaseModel):
     def needs_verifier(self) -> bool:
         """Whether the strategy, so configured, asks for scores."""
         return False
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the strategy, so configured, reads the log-probabilities of what it samples."""
+        return getattr(self, "choose", None) == "logprob"
+
+
+class ScoredOptions(Options):
+    """Options of a strategy that reads a verifier's scores."""
+
+    aggregation: Aggregation | None = Field(
+        None, description="how a path's step scores become one; default: the verifier's own"
+    )
+
+    @property
+    def needs_verifier(self) -> bool:
+        return True

@@ -2,29 +2,32 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import partial
 from typing import Any, Literal
 
-from infer.core.usage import Priced, Usage
+from infer.core.usage import Usage
 from infer.cost.formulas import ALONE, RequestCost, Serving, affordable_tokens, request_cost
 from infer.cost.hardware import Hardware
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime
-from infer.errors import UserError
 
 PICOSECONDS = 1e12
 """In a second."""
 
+Measure = Callable[[Runtime, RequestCost], float]
+"""One number from the cost of a request on a device: its FLOPs, eFLOPs or price."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a model: prompt tokens computed and read from the cache, tokens sampled."""
+    """One request: prompt tokens computed and read from the cache, tokens sampled, programs executed."""
 
     spec: ModelSpec | None
-    """None: the model's sizes are not known, and neither is what it costs."""
+    """None: the model's sizes are not known, so neither is the cost of its tokens."""
     prefill: int
     cached: int
     generated: int
+    executions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,15 @@ class Pricing:
     serving: Serving = ALONE
 
     def usage(self, call: Call, role: Literal["", "verifier_"] = "") -> Usage:
-        """What a request of the generator, or of the verifier, is charged: its tokens and its cost."""
+        """The usage that a request of the generator, or of the verifier, adds: its tokens and its cost."""
         counts: dict[str, Any] = {
             f"{role}generated": call.generated,
             f"{role}prefill": call.prefill,
             f"{role}cached": call.cached,
+            "executions": call.executions,
         }
+        if call.executions and not any((call.prefill, call.cached, call.generated)):
+            return Usage(**counts)  # a sandbox, not a model
         costs = [f"{role}{phase}_{amount}" for phase in ("prefill", "decode") for amount in ("flops", "bytes")]
         if call.spec is None:
             return Usage(**counts | dict.fromkeys([*costs, "eflops", "device_picoseconds"]))
@@ -54,7 +60,7 @@ class Pricing:
         )
 
     def judging(self, calls: Iterable[Call], passes: int = 0) -> Usage:
-        """What a verifier is charged for so many scores and the requests that they took."""
+        """The usage that so many scores of a verifier add, with the requests that they took."""
         return sum((self.usage(call, "verifier_") for call in calls), Usage(passes=passes))
 
     def dollars(self, usage: Usage) -> float | None:
@@ -62,37 +68,21 @@ class Pricing:
         price, time = self.hardware.price, usage.device_picoseconds
         return price * time / PICOSECONDS / 3600 if price is not None and time is not None else None
 
-    def price(self, unit: Priced, call: Call) -> float:
-        """The request in one unit. Raises UserError where that is not known."""
-        spec = _known(call.spec, unit)
-        cost = request_cost(spec, call.prefill, call.cached, call.generated, serving=self.serving)
-        return self._measure(unit, spec)(cost)
+    def price(self, measure: Measure, call: Call) -> float:
+        """The cost of a request to a model of known sizes, as one number."""
+        assert call.spec is not None
+        cost = request_cost(call.spec, call.prefill, call.cached, call.generated, serving=self.serving)
+        return measure(Runtime(self.hardware, call.spec.dtype), cost)
 
-    def affordable(self, unit: Priced, amount: float, call: Call) -> int:
+    def affordable(self, measure: Measure, amount: float, call: Call) -> int:
         """How many tokens, `call.generated` at most, the request may sample for this amount."""
-        spec = _known(call.spec, unit)
+        assert call.spec is not None
         return affordable_tokens(
-            spec,
+            call.spec,
             amount,
-            self._measure(unit, spec),
+            partial(measure, Runtime(self.hardware, call.spec.dtype)),
             prefill=call.prefill,
             cached=call.cached,
             most=call.generated,
             serving=self.serving,
         )
-
-    def _measure(self, unit: Priced, spec: ModelSpec) -> Callable[[RequestCost], float]:
-        runtime = Runtime(self.hardware, spec.dtype)
-        match unit:
-            case "flops":
-                return attrgetter("flops")
-            case "eflops":
-                return runtime.eflops
-            case "dollars":
-                return runtime.dollars
-
-
-def _known(spec: ModelSpec | None, unit: Priced) -> ModelSpec:
-    if spec is None:
-        raise UserError(f"a budget of {unit} needs models whose sizes are known: give it in tokens")
-    return spec

@@ -1,4 +1,4 @@
-"""What a search returns, and one line of a run's `solutions.jsonl`."""
+"""The result of a search, which is one line of a run's `solutions.jsonl`."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,7 +6,7 @@ from infer.core.usage import Usage
 
 
 class Candidate(BaseModel):
-    """One trajectory that was completed: everything needed to score it again without generating."""
+    """One completed trajectory, with all that is needed to score it again without generating."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -20,15 +20,19 @@ class Candidate(BaseModel):
     """The model ended it; False: cut off by a budget or a limit."""
     steps: list[str]
     scores: list[float] | None = None
-    """The verifier's score of each step, or a single one of the whole (outcome models); None where it was not asked."""
+    """The verifier's score of each step, or a single one of the whole (outcome models); None: not scored."""
     logprob: float | None = None
-    """Mean log-probability of its tokens under the model; None where it was not asked for."""
+    """Mean log-probability of its tokens under the model; None: not recorded."""
+    group: int | None = None
+    """Index of the first candidate with an equal answer, -1 without an answer; None: not graded yet."""
+    correct: bool | None = None
+    """Against the reference answer; None where there is none, or not graded yet."""
     weight: float | None = None
     """Its share of a particle method's final weights, zero if resampling dropped it; None for other strategies."""
 
 
 class Solution(BaseModel):
-    """The answer to one problem, with all that it cost."""
+    """The answer to one problem, with its candidates and all that they cost."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,4 +53,4 @@ class Solution(BaseModel):
     seconds: float
     """From the start of the search to its answer, other problems running beside it."""
     note: str | None = None
-    """What a reader must know, such as a comparison of answers that was cut off."""
+    """A warning to the reader, such as a comparison of answers that was cut off."""

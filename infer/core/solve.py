@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from infer.core.generator import Message
+from infer.core.grading import graded
 from infer.core.options import Options
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.solution import Solution
 from infer.core.strategy import Strategy
-from infer.core.usage import BudgetSpent
-from infer.errors import UserError
+from infer.errors import BudgetSpent, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +22,16 @@ class Failure:
     error: UserError
 
 
-class Grader(Protocol):
-    """Compares a final answer with the reference: whether they are equal, and a note for the reader if there is one."""
-
-    async def __call__(self, reference: str, answer: str) -> tuple[bool, str | None]: ...
-
-
 async def solve_one(
-    problem: Problem,
-    messages: Sequence[Message],
-    setting: Setting,
-    strategy: Strategy,
-    options: Options,
-    grade: Grader,
+    problem: Problem, messages: Sequence[Message], setting: Setting, strategy: Strategy, options: Options
 ) -> Solution:
-    """Runs a strategy on one problem, within the budget, and grades its answer. Raises UserError for a bad problem."""
-    search = await Search.open(setting, problem, messages)
+    """Runs a strategy on one problem, within the budget, and grades its answers. Raises UserError for a bad problem."""
+    search = await Search.open(setting, problem, messages, options)
     try:
         solution = await strategy.run(search, options)
     except BudgetSpent:
         solution = search.solution(search.best())
-    if problem.answer is None:
-        return solution
-    if solution.answer is None:
-        return solution.model_copy(update={"correct": False})
-    correct, note = await grade(problem.answer, solution.answer)
-    notes = [said for said in (solution.note, note) if said is not None]
-    return solution.model_copy(update={"correct": correct, "note": "; ".join(notes) or None})
+    return await graded(solution, problem, setting.grader)
 
 
 async def solve(
@@ -58,7 +40,6 @@ async def solve(
     setting: Setting,
     strategy: Strategy,
     options: Options,
-    grade: Grader,
     record: Callable[[Solution | Failure], None],
     *,
     concurrency: int = 64,
@@ -71,7 +52,7 @@ async def solve(
 
     async def one(problem: Problem) -> None:
         try:
-            record(await solve_one(problem, messages(problem), setting, strategy, options, grade))
+            record(await solve_one(problem, messages(problem), setting, strategy, options))
         except UserError as error:
             record(Failure(problem, error))
 
@@ -90,5 +71,5 @@ async def solve(
     finally:
         for task in running:
             task.cancel()
-        # those done as well: asyncio prints a traceback of each error that nobody has asked for
+        # await finished tasks too, or asyncio logs 'exception was never retrieved'
         await asyncio.gather(*running, *done, return_exceptions=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
-from infer.core.usage import BudgetSpent
+from infer.errors import BudgetSpent
 
 T = TypeVar("T")
 

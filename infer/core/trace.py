@@ -1,14 +1,15 @@
-"""A search's tree on disk: one JSON Lines file a problem, each event a line, written as it happens.
+"""Observers of a search, and the one that writes its tree to disk: a JSON Lines file a problem, a line an event.
 
     {"version": 1, "problem": id, "prompt": token ids or text}
-    {"at": s, "left": b, "sampled": [{"id", "parent", "tokens", "text", "finish", "logprobs"?, "forced"?}, ...]}
+    {"at": s, "left": b, "sampled": [{"id", "parent", "tokens", "num_tokens", "text", "finish", "logprobs"?, "forced"?},
+                                     ...]}
     {"at": s, "left": b, "scored": [[id, first step, scores], ...]}
     {"at": s, "pruned": [id, ...]}
     {"at": s, "opened": id, "prompt": ...}       another conversation about the problem
     {"at": s, "chosen": id or null}              the last line of a search that came to its end
 
-`at` is in seconds since the search began, `left` what its budget then still allowed (absent without one). Ids count the
-nodes in the order they came; the root is 0.
+`at` is in seconds since the search began, `left` the rest of its budget at that time (absent without a budget). Ids
+count the nodes in the order they came; the root is 0. `tokens` is empty where a server has no ids.
 """
 
 import json
@@ -36,8 +37,30 @@ def trace_path(folder: Path, problem_id: str) -> Path:
     return folder / f"{name}.jsonl"
 
 
-class Trace:
-    """Writes the trace of one search; one that was cut off earlier is written anew."""
+class Watch:
+    """Observes one search, from its root on. This one does nothing."""
+
+    def __init__(self, problem: Problem, root: Node) -> None:
+        pass
+
+    def sampled(self, nodes: Sequence[Node], left: float) -> None:
+        """Nodes were added to the tree, and so much of the budget is left."""
+
+    def scored(self, nodes: Sequence[Node], left: float) -> None:
+        """The verifier scored nodes (those too long for it have no scores)."""
+
+    def pruned(self, nodes: Iterable[Node]) -> None:
+        """The search goes on without these nodes."""
+
+    def opened(self, root: Node) -> None:
+        """Another conversation about the problem begins."""
+
+    def chosen(self, node: Node | None) -> None:
+        """The search ended with this answer."""
+
+
+class Trace(Watch):
+    """Writes the trace of one search; replaces that of a search that was cut off earlier."""
 
     def __init__(self, folder: Path, problem: Problem, root: Node) -> None:
         self._path = trace_path(folder, problem.id)
@@ -65,7 +88,7 @@ class Trace:
     def _describe(self, node: Node) -> dict[str, Any]:
         assert node.parent is not None
         entry: dict[str, Any] = {"id": self._ids.setdefault(node, len(self._ids)), "parent": self._ids[node.parent]}
-        entry |= {"tokens": node.tokens, "text": node.text, "finish": node.finish}
+        entry |= {"tokens": node.tokens, "num_tokens": node.num_tokens, "text": node.text, "finish": node.finish}
         if node.logprobs:
             entry["logprobs"] = [round(value, 4) for value in node.logprobs]
         return entry | ({"forced": True} if node.forced else {})
@@ -89,12 +112,13 @@ class Trace:
 
 @dataclass(slots=True)
 class TracedNode:
-    """A node as a trace tells it. Times are in seconds since the search began."""
+    """A node as read from a trace. Times are in seconds since the search began."""
 
     id: int
     parent: "TracedNode | None"
     text: str
-    num_tokens: int
+    num_tokens: int | None
+    """None: a prompt as text, whose tokens the server does not report."""
     finish: Finish | None
     at: float
     forced: bool = False
@@ -148,14 +172,14 @@ def read_trace(path: Path) -> TracedSearch:
 
 def _replay(events: list[dict[str, Any]]) -> TracedSearch:
     header = events[0]
-    root = TracedNode(0, None, "", len(header["prompt"]), None, 0.0)
+    root = TracedNode(0, None, "", _length(header["prompt"]), None, 0.0)
     search = TracedSearch(header["problem"], header["prompt"], [root])
     nodes = {0: root}
     for event in events[1:]:
         at = event["at"]
         for entry in event.get("sampled", []):
             parent = nodes[entry["parent"]]
-            count, forced = len(entry["tokens"]), entry.get("forced", False)
+            count, forced = entry.get("num_tokens", len(entry["tokens"])), entry.get("forced", False)
             node = TracedNode(entry["id"], parent, entry["text"], count, entry["finish"], at, forced)
             nodes[node.id] = node
             parent.children.append(node)
@@ -164,9 +188,13 @@ def _replay(events: list[dict[str, Any]]) -> TracedSearch:
         for number in event.get("pruned", []):
             nodes[number].pruned_at = at
         if "opened" in event:
-            nodes[event["opened"]] = TracedNode(event["opened"], None, "", len(event["prompt"]), None, at)
+            nodes[event["opened"]] = TracedNode(event["opened"], None, "", _length(event["prompt"]), None, at)
             search.roots.append(nodes[event["opened"]])
         if "chosen" in event:
             search.complete = True
             search.chosen = nodes[event["chosen"]] if event["chosen"] is not None else None
     return search
+
+
+def _length(prompt: Prompt) -> int | None:
+    return None if isinstance(prompt, str) else len(prompt)

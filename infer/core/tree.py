@@ -1,5 +1,6 @@
 """The search tree: nodes that hold the very tokens the model produced."""
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ Prompt = list[int] | str
 """Token ids, or text where a server has no way to take ids."""
 
 Finish = Literal["step", "end", "length"]
-"""Why a completion stopped: at the step delimiter, at the model's end token or a stop string, or at its token limit."""
+"""Where a completion stopped: at the step delimiter, at the model's end token or a stop string, or at its limit."""
 
 Aggregation = Literal["last", "min", "prod", "mean", "max"]
 """How the scores of a trajectory's steps become one."""
@@ -19,10 +20,10 @@ Aggregation = Literal["last", "min", "prod", "mean", "max"]
 class Node:
     """A piece of a completion: one step, or a whole rest, sampled from its parent's prefix.
 
-    The root holds the prompt. `index` counts the siblings in the order they were asked for, so the indices from the
-    root to a node are its address. `full` says that nothing more fits behind it (context or `max_tokens`); `scores`
-    has one score for each step that ends in it, or one in all from a verifier that is not stepwise; None until the
-    verifier was asked. A `forced` node holds text that was put there, not sampled.
+    The root holds the prompt. `index` counts the siblings in the order they were requested, so the indices from the
+    root to a node are its address. `full` says that nothing more fits after it (context or `max_tokens`). `scores` has
+    one score for each step that ends in the node, or a single one from a verifier that is not stepwise; None: not
+    scored yet. A `forced` node holds text that was put there, not sampled.
     """
 
     parent: "Node | None"
@@ -35,7 +36,7 @@ class Node:
     logprobs: list[float] | None = None
     scores: list[float] | None = None
     scored_from: int = 0
-    """Index of the step that scores[0] belongs to: a step cut off in the parent is scored again with its rest."""
+    """Index of the step that scores[0] belongs to: a step cut off in the parent is scored again, with its rest."""
     num_children: int = 0
     forced: bool = False
     length: int = field(init=False)
@@ -50,6 +51,22 @@ class Node:
         if isinstance(prompt, str):
             return cls(None, index, [], 0, prompt)
         return cls(None, index, prompt, len(prompt), "")
+
+    def child(
+        self,
+        *,
+        tokens: list[int],
+        num_tokens: int,
+        text: str,
+        finish: Finish,
+        full: bool = False,
+        logprobs: list[float] | None = None,
+        forced: bool = False,
+    ) -> "Node":
+        """One more child."""
+        index = self.num_children
+        self.num_children += 1
+        return Node(self, index, tokens, num_tokens, text, finish, full, logprobs, forced=forced)
 
     @property
     def trajectory(self) -> "list[Node]":
@@ -87,11 +104,11 @@ class Node:
 
     @property
     def final(self) -> bool:
-        """Nothing can be sampled behind this node: it is finished, or there is no room."""
+        """Nothing can be sampled after this node: it is finished, or there is no room."""
         return self.finished or self.full
 
     def prefix(self) -> Prompt:
-        """What a continuation is asked from: the prompt's and all tokens so far, as ids (as text without ids)."""
+        """The prefix to continue: token ids of prompt and completion, or text where the server has no ids."""
         nodes, root = self.trajectory, self.root
         if not root.tokens:
             return root.text + "".join(node.text for node in nodes)
@@ -112,7 +129,7 @@ class Node:
 
     @property
     def step_scores(self) -> list[float]:
-        """Scores of all steps from the root to here. A node that was not scored is an error, not a zero."""
+        """Scores of all steps from the root to here. Raises ValueError where a node was not scored."""
         scores: list[float] = []
         for node in self.trajectory:
             if node.scores is None:
@@ -121,7 +138,7 @@ class Node:
         return scores
 
     def logprob(self) -> float | None:
-        """Mean log-probability of the completion's tokens; None where the generator was not asked for them."""
+        """Mean log-probability of the completion's tokens; None where they were not recorded."""
         values: list[float] = []
         for node in self.trajectory:
             if node.logprobs is None:
@@ -150,8 +167,8 @@ def aggregate(scores: Sequence[float], how: Aggregation) -> float:
 def split_steps(text: str, delimiter: str) -> list[str]:
     """The steps of a completion, each with the delimiter that ends it; together they are the text.
 
-    A piece of white space alone (a delimiter repeated, or behind a finished step) is no step: it goes to the one before
-    it, so that nobody scores an empty step. A text of white space alone has no steps.
+    A piece of white space alone (a repeated delimiter, or one after a finished step) is no step: it joins the step
+    before it, so that no empty step is scored. A text of white space alone has no steps.
     """
     steps: list[str] = []
     for piece in _pieces(text, delimiter):
@@ -169,3 +186,33 @@ def _pieces(text: str, delimiter: str) -> Iterator[str]:
         end = len(text) if end < 0 else end + len(delimiter)
         yield text[start:end]
         start = end
+
+
+def complete_steps(node: Node | None, delimiter: str) -> int:
+    """How many steps ended in this node or before; one cut off in its middle continues in the child."""
+    text = node.completion if node is not None else ""
+    return ended_steps(text, node.finish if node is not None else None, delimiter)
+
+
+def ended_steps(text: str, finish: Finish | None, delimiter: str) -> int:
+    """How many steps have ended in a text that stopped for this reason."""
+    steps = split_steps(text, delimiter)
+    return len(steps) - bool(steps and finish == "length")
+
+
+def straddles(stop: str, delimiter: str) -> bool:
+    """Whether a stop string can lie across the end of a step: each step is a request, which looks at its own text."""
+    if stop == delimiter:
+        return False
+    return delimiter in stop[:-1] or any(delimiter.endswith(stop[:size]) for size in range(1, len(stop)))
+
+
+def address_seed(seed: int, problem: str, address: tuple[int, ...]) -> int:
+    """The seed of a node's first child in (run seed, problem, address), whatever else was drawn, or when."""
+    digest = hashlib.blake2b(repr((seed, problem, address)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 2
+
+
+def conversation_index(prompt: Prompt) -> int:
+    """The index of a conversation's root, below zero: a hash of its prompt, so its seeds depend on nothing else."""
+    return -1 - int.from_bytes(hashlib.blake2b(repr(prompt).encode(), digest_size=4).digest())

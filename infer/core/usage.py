@@ -1,20 +1,9 @@
-"""What was spent and what may be: `Usage` counts tokens and passes, `Budget` bounds them."""
+"""The tokens, passes and costs of a search."""
 
 import functools
-import re
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Literal
-
-from infer.errors import UserError
-
-Priced = Literal["flops", "eflops", "dollars"]
-"""Units that the cost model counts in."""
-Unit = Literal["tokens", "prm", "seconds", Priced]
-
-
-class BudgetSpent(Exception):
-    """Nothing more is affordable. The runner catches it and returns the best solution so far."""
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +28,8 @@ class Usage:
     """Tokens a verifier sampled (judges)."""
     verifier_prefill: int = 0
     verifier_cached: int = 0
+    executions: int = 0
+    """Programs run by a verifier."""
     prefill_flops: int | None = 0
     prefill_bytes: int | None = 0
     decode_flops: int | None = 0
@@ -77,53 +68,3 @@ def _plus(one: Any, other: Any) -> Any:
 
 def _total(*parts: int | None) -> int | None:
     return functools.reduce(_plus, parts)
-
-
-_UNITS: dict[str, Unit] = {
-    "tok": "tokens",
-    "prm": "prm",
-    "s": "seconds",
-    "flops": "flops",
-    "eflops": "eflops",
-    "usd": "dollars",
-}
-_SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much one problem may use: an amount of one unit.
-
-    `tokens` are generated tokens, `prm` verifier passes (one for each step scored), `seconds` time since the search of
-    the problem began; `flops`, `eflops` and `dollars` are generator and verifier together, by the cost model.
-    """
-
-    amount: float
-    unit: Unit
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """`4k`, `4096tok`, `64prm`, `30s`, `2e12flops`, `5e15eflops`, `0.002usd`. Raises UserError.
-
-        >>> Budget.parse("4k")
-        Budget(amount=4000.0, unit='tokens')
-        """
-        pattern = r"(\d+(?:\.\d*)?|\.\d+)(?:(k|m|)(tok|prm|)|(s)|(e[+-]?\d+)?(flops|eflops|usd))"
-        found = re.fullmatch(pattern, text.strip().lower())
-        if found is None:
-            raise UserError(
-                f"budget {text!r} is not a number with a unit: write 4k or 4096tok, 64prm, 30s, 2e12flops, 5e15eflops, "
-                "or 0.002usd"
-            )
-        number, scale, counted, seconds, exponent, cost = found.groups()
-        unit = _UNITS[counted or seconds or cost or "tok"]
-        amount = float(number + (exponent or "")) * _SCALE[scale or ""]
-        if amount <= 0:
-            raise UserError(f"budget {text!r} buys nothing: it must be above zero")
-        if unit in ("tokens", "prm") and amount != int(amount):
-            raise UserError(f"budget {text!r} is not a whole number of {unit}")
-        return cls(amount, unit)
-
-    def __str__(self) -> str:
-        suffix = next(suffix for suffix, unit in _UNITS.items() if unit == self.unit)
-        return f"{int(self.amount)}{suffix}" if self.unit in ("tokens", "prm") else f"{self.amount:.12g}{suffix}"

@@ -1,17 +1,20 @@
-"""What a verifier is: a problem and its steps in, one score a step out, every token told."""
+"""The verifier protocol: a problem and its steps in, one score for each step out, every token counted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.cost.model import ModelSpec
+from infer.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of the steps that were asked for, in [0, 1], and the requests that they took."""
+    """Scores in [0, 1] of the steps in question, and the requests that they took."""
 
     values: list[float]
     calls: list[Call]
@@ -32,15 +35,20 @@ class Scores:
         return sum(call.generated for call in self.calls)
 
     def __add__(self, other: "Scores") -> "Scores":
-        """One after the other, and what both took."""
+        """The scores one after the other, and all requests."""
         return Scores(self.values + other.values, self.calls + other.calls)
+
+    def check(self, problem: Problem) -> None:
+        """Raises UserError where a score is not a finite number."""
+        if not all(map(math.isfinite, self.values)):
+            raise UserError(f"problem {problem.id}: the reward model scored a step with {self.values}")
 
 
 class Verifier(Protocol):
     """Judges the steps of a solution. All calls share one batch: await many at once."""
 
     aggregation: Aggregation
-    """How this verifier's step scores are best made into one."""
+    """How this verifier's step scores become one, unless the user says otherwise."""
 
     stepwise: bool
     """It scores each step. False: it gives the solution so far a single score, whatever the number of its steps."""
@@ -48,22 +56,21 @@ class Verifier(Protocol):
     spec: ModelSpec | None
     """The sizes of its model (of the first of several), for the cost model; None where they are not known."""
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        """The requests that `score` would make at most: nothing cached, all written that may be written."""
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        """The requests that `score` makes at most: nothing cached, and every critique at its full length."""
         ...
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         """Scores of steps[known:] (at least one), each given all steps before it; steps[:known] were scored earlier.
 
-        The score of a step depends on nothing behind it, so the same step has the same score in every call. `finished`
-        says that the last step ends the solution; otherwise the solution goes on. Where the verifier is not `stepwise`
-        there is one score, of all steps together.
-        Raises TooLong where the solution does not fit the verifier's context.
+        The score of a step depends on nothing after it, so the same step has the same score in every call. `finished`
+        says that the last step ends the solution; otherwise the solution goes on. A verifier that is not `stepwise`
+        gives one score, of all steps together. Raises TooLong where the solution exceeds the verifier's context.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What was really used, for the run's record."""
+        """The model and engine that really ran, for the run's record."""
         ...
 
     async def close(self) -> None: ...

@@ -7,12 +7,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from infer.core.generator import Generator, Message, Sampling
+from infer.core.grading import Grader
+from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.options import Options
 from infer.core.pricing import Pricing
 from infer.core.problem import Problem
@@ -20,14 +23,13 @@ from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
 from infer.core.strategy import Strategy
-from infer.core.usage import Budget
+from infer.core.trace import Trace, Watch
 from infer.core.verifier import Verifier
 from infer.cost import hardware
 from infer.cost.formulas import Serving
 from infer.errors import UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
-from infer.evalsets.graders.mathematics import AnswerChecker, extract
 from infer.runs import models
 from infer.strategies import find as find_strategy
 
@@ -111,13 +113,16 @@ class Plan:
         self.options: Options = self.strategy.configure(job.options)
         self.budget = Budget.parse(job.budget) if job.budget is not None else None
         self.pricing = Pricing(hardware.find(job.hardware), Serving(batch=job.batch))
-        if self.budget and self.budget.unit == "dollars" and self.pricing.hardware.price is None:
+        unit = UNITS[self.budget.unit] if self.budget is not None else None
+        if unit is not None and unit.spent(Ledger(self.budget, self.pricing)) is None:
             raise UserError(f"{job.hardware} has no price: give the budget in flops or eflops")
+        if unit is not None and unit.per_execution:
+            raise UserError(f"--budget {job.budget}: no verifier here executes programs: give it in tokens or seconds")
         if self.options.needs_verifier and job.prm is None:
             if not nano:
                 raise UserError(f"strategy {job.strategy} needs a process reward model: name one with --prm")
             job = job.model_copy(update={"prm": models.DEFAULT_PRM})
-        if not self.options.needs_verifier and self.budget and self.budget.unit == "prm":
+        if not self.options.needs_verifier and unit is not None and unit.per_score:
             raise UserError(f"strategy {job.strategy} makes no verifier passes: give its budget in tokens or seconds")
         if job.on is None and job.question is None:
             if not nano:
@@ -187,8 +192,8 @@ class Plan:
 
     @asynccontextmanager
     async def open(self, machine: Machine) -> AsyncIterator["Session"]:
-        """Loads the models and the answer checker; closes them on the way out."""
-        async with open_models(self.job, machine, with_verifier=self.options.needs_verifier) as loaded:
+        """Loads the models and makes the grader; closes them on the way out."""
+        async with open_models(self, machine, with_verifier=self.options.needs_verifier) as loaded:
             yield self.session(loaded)
 
     def session(self, loaded: "Models", traces: Path | None = None) -> "Session":
@@ -196,31 +201,31 @@ class Plan:
         setting = Setting(
             generator=loaded.generator,
             verifier=loaded.verifier if self.options.needs_verifier else None,
-            group=loaded.checker.group,
-            extract=extract,
+            grader=loaded.grader,
             sampling=self.sampling,
             budget=self.budget,
             seed=self.job.seed,
             delimiter=self.delimiter,
             step_tokens=self.step_tokens,
             pricing=self.pricing,
-            traces=traces,
+            watch=partial(Trace, traces) if traces is not None else Watch,
         )
-        return Session(self, setting, loaded.checker)
+        return Session(self, setting)
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What a job's models became once loaded."""
+    """The models of a job, loaded, and the grader of its evaluation set."""
 
     generator: Generator
     verifier: Verifier | None
-    checker: AnswerChecker
+    grader: Grader
 
 
 @asynccontextmanager
-async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
-    """Loads the models of a job whose defaults are filled in, and the answer checker; closes them on the way out."""
+async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+    """Loads the models of a plan's job and makes its grader; closes them on the way out."""
+    job = plan.job
     async with AsyncExitStack() as stack:
         generator: Generator
         ours, theirs = _shares(job, machine, with_verifier)
@@ -265,7 +270,9 @@ async def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> Asy
                     api_key=machine.prm_api_key,
                 )
             stack.push_async_callback(verifier.close)
-        yield Models(generator, verifier, await stack.enter_async_context(AnswerChecker()))
+        grader = plan.evalset.grader()
+        stack.push_async_callback(grader.close)
+        yield Models(generator, verifier, grader)
 
 
 @contextmanager
@@ -307,21 +314,13 @@ class Session:
 
     plan: Plan
     setting: Setting
-    checker: AnswerChecker
 
     async def solve(
         self, problems: Iterator[Problem], record: Callable[[Solution | Failure], None], concurrency: int = 64
     ) -> None:
         """Solves problems and hands each outcome to `record` (see `infer.core.solve.solve`)."""
-
-        async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-            verdict = await self.checker.equal(reference, answer)
-            return verdict.equal, "comparing the answers took too long: not equal" if verdict.timed_out else None
-
         plan = self.plan
-        await solve(
-            problems, plan.messages, self.setting, plan.strategy, plan.options, grade, record, concurrency=concurrency
-        )
+        await solve(problems, plan.messages, self.setting, plan.strategy, plan.options, record, concurrency=concurrency)
 
     def describe(self) -> dict[str, Any]:
         """The engines that really ran, for the run's record."""
@@ -330,4 +329,5 @@ class Session:
             "hardware": asdict(self.setting.pricing.hardware),
             "generator": self.setting.generator.describe(),
             "verifier": verifier.describe() if verifier is not None else None,
+            "grader": self.setting.grader.describe(),
         }

@@ -1,1 +1,1 @@
-"""Pieces that several strategies share."""
+"""Pieces that several strategies share, or that stand apart from their algorithm."""

@@ -23,6 +23,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Resampling = Literal["multinomial", "residual", "stratified", "systematic"]
+Resample = Callable[[Floats, int, np.random.Generator], Indices]
+"""Draws so many indices by weight."""
 
 
 def normalized(log_weights: Floats) -> Floats:
@@ -71,7 +73,7 @@ def systematic(weights: Floats, n: int, rng: np.random.Generator) -> Indices:
     return _inverse_cdf(weights, (np.arange(n) + rng.random(1)) / n)
 
 
-RESAMPLING: dict[Resampling, Callable[[Floats, int, np.random.Generator], Indices]] = {
+RESAMPLING: dict[Resampling, Resample] = {
     "multinomial": multinomial,
     "residual": residual,
     "stratified": stratified,

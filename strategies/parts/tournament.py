@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from infer.core.search import Search
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
+from infer.errors import BudgetSpent
 
 PROMPT = """Two solutions of the same problem follow. Decide which of them is correct, or more likely to be.
 

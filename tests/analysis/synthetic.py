@@ -37,6 +37,8 @@ def solution(
             finished=done,
             steps=["so\n\n", "then\n\n", "there\n\n", "\\boxed{}"][: len(own) if own is not None else 2],
             scores=list(own) if own is not None else None,
+            group=answers.index(answer) if answer is not None else -1,
+            correct=answer == reference if reference is not None else None,
         )
         for index, (answer, own, done) in enumerate(zip(answers, scores, finished, strict=True))
     ]

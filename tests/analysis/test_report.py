@@ -142,7 +142,10 @@ def tables(written: list[Path]) -> dict[str, pd.DataFrame]:
 def test_a_run_without_references_or_scores_beside_others(order: slice, tmp_path: Path) -> None:
     scored = random_solutions(9, 4)
     unscored = [changed(one, candidates=[changed(each, scores=None) for each in one.candidates]) for one in scored]
-    ungraded = [changed(one, reference=None, correct=None) for one in scored]
+    ungraded = [
+        changed(one, reference=None, correct=None, candidates=[changed(each, correct=None) for each in one.candidates])
+        for one in scored
+    ]
     solutions = {"ungraded": ungraded, "unscored": unscored, "scored": scored}
     runs = [write_run(tmp_path / name, made, prm=name, options={"n": 4}) for name, made in solutions.items()]
     written = write_report(runs[order], tmp_path / "report.html", formats=["csv"], draws=20)

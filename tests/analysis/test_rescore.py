@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -15,23 +16,24 @@ import pytest
 from rich.console import Console
 
 from infer.analysis import read
-from infer.analysis.rescore import questions_of, rescore, rescore_run, rescore_tree
+from infer.analysis.rescore import problems_of, rescore, rescore_run, rescore_tree
 from infer.cli.display import print_summary
+from infer.core.choice import Choice
+from infer.core.options import ScoredOptions
 from infer.core.pricing import Call
+from infer.core.problem import Problem
 from infer.core.search import Search
 from infer.core.solution import Candidate, Solution
 from infer.core.tally import Tally
-from infer.core.trace import read_trace, trace_path
+from infer.core.trace import Trace, read_trace, trace_path
 from infer.core.tree import Aggregation, Finish, Node, aggregate
-from infer.core.usage import BudgetSpent
 from infer.core.verifier import Scores
-from infer.errors import TooLong, UserError
-from infer.evalsets.graders.mathematics import AnswerChecker, extract
+from infer.errors import BudgetSpent, TooLong, UserError
+from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import read_solutions
 from infer.strategies.astar import AStarOptions, astar
-from infer.strategies.parts.choose import Choice, choose
-from tests import toy
-from tests.analysis.synthetic import random_solutions, solution, write_run
+from infer.testing import toy
+from tests.analysis.synthetic import REFERENCE, random_solutions, solution, write_run
 
 
 class Lengths:
@@ -43,10 +45,10 @@ class Lengths:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        self.calls.append((question, len(steps)))
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        self.calls.append((problem.prompt, len(steps)))
         await asyncio.sleep(0)
-        values = [(len(question + "".join(steps[: end + 1])) % 17) / 17 for end in range(known, len(steps))]
+        values = [(len(problem.prompt + "".join(steps[: end + 1])) % 17) / 17 for end in range(known, len(steps))]
         return Scores(values, [Call(None, len(values), known, 0)])
 
     def describe(self) -> dict[str, Any]:
@@ -55,8 +57,12 @@ class Lengths:
     async def close(self) -> None: ...
 
 
+def problems(**prompts: str) -> dict[str, Problem]:
+    return {name: Problem(name, prompt, REFERENCE) for name, prompt in prompts.items()}
+
+
 async def collect(solutions: Sequence[Solution], **how: Any) -> list[Solution]:
-    async with AnswerChecker("exact") as checker:
+    async with Mathematics("exact") as checker:
         return [one async for one in rescore(solutions, checker, **how)]
 
 
@@ -69,7 +75,7 @@ async def test_without_anything_new_nothing_changes() -> None:
 @pytest.mark.parametrize("aggregation", ["last", "min", "prod", "mean"])
 async def test_the_choice_is_the_one_that_a_search_would_make(how: Choice, aggregation: Aggregation) -> None:
     """`choose` on nodes with the same texts and scores, some of them unfinished, some without a score."""
-    async with AnswerChecker("exact") as checker:
+    async with Mathematics("exact") as checker:
         for seed in range(12):
             stored = random_solutions(1, 5, seed)[0]
             candidates = [
@@ -80,9 +86,9 @@ async def test_the_choice_is_the_one_that_a_search_would_make(how: Choice, aggre
                 lacking = {"scores": None, "logprob": None}
                 candidates = [one.model_copy(update=lacking) if one.scores != [0.5] else one for one in candidates]
             stored = stored.model_copy(update={"candidates": candidates, "chosen": None})
-            search = await toy.search(toy.setting(group=checker.group, extract=extract))
+            search = await toy.search(toy.setting(grader=checker), options=ScoredOptions(aggregation=aggregation))
             nodes = [node_of(search, one) for one in candidates]
-            expected = await choose(search, nodes, how, aggregation)
+            expected = await search.choose(nodes, how)
             assert expected is not None
             (found,) = [one async for one in rescore([stored], checker, choose=how, aggregation=aggregation)]
             assert found.chosen == nodes.index(expected)
@@ -101,9 +107,9 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
     stored = [solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0), solution("q", [], chosen=None)]
     folder = write_run(tmp_path / "old", stored, aggregation="last")
     verifier = Lengths()
-    async with AnswerChecker("exact") as checker:
-        texts = {"p": "one", "q": "two"}
-        again = {"verifier": verifier, "prm": "lengths", "choose": "prm", "questions": texts}
+    async with Mathematics("exact") as checker:
+        texts = problems(p="one", q="two")
+        again = {"verifier": verifier, "prm": "lengths", "choose": "prm", "problems": texts}
         assert await rescore_run(folder, tmp_path / "new", checker, **again) == 2
         assert await rescore_run(folder, tmp_path / "new", checker, **again) == 0  # done already
     runs = read([tmp_path / "new", folder])
@@ -122,22 +128,22 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
 
 async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> None:
     class Short(Lengths):
-        async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
             if len(steps) > 1:
                 raise TooLong("a solution of two steps")
-            return await super().score(question, steps, known, finished)
+            return await super().score(problem, steps, known, finished)
 
     stored = solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0)
-    (again,) = await collect([stored], verifier=Short(), choose="prm", questions={"p": "one"})
+    (again,) = await collect([stored], verifier=Short(), choose="prm", problems=problems(p="one"))
     assert [candidate.scores for candidate in again.candidates] == [None, [len("oneso\n\n") % 17 / 17], []]
     assert (again.chosen, again.answer, again.usage.passes) == (1, "7", 1)
 
 
 async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
     stored = random_solutions(3, 2)
-    texts = {one.problem_id: "7" for one in stored}
-    once = await collect(stored, verifier=toy.ToyVerifier(), questions=texts)
-    twice = await collect(once, verifier=toy.ToyVerifier(), questions=texts)
+    texts = problems(**{one.problem_id: "7" for one in stored})
+    once = await collect(stored, verifier=toy.ToyVerifier(), problems=texts)
+    twice = await collect(once, verifier=toy.ToyVerifier(), problems=texts)
     for first, second, original in zip(once, twice, stored, strict=True):
         assert first.usage.flops == second.usage.flops
         assert first.usage.verifier_prefill == second.usage.verifier_prefill > 0
@@ -148,11 +154,11 @@ async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
 
 async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> None:
     """FLOPs are known, eFLOPs and device time no more."""
-    texts = {f"p{index}": "7" for index in range(3)}
-    first = await collect(random_solutions(3, 2), verifier=toy.ToyVerifier(), questions=texts)
+    texts = problems(**{f"p{index}": "7" for index in range(3)})
+    first = await collect(random_solutions(3, 2), verifier=toy.ToyVerifier(), problems=texts)
     folder = write_run(tmp_path / "a", first)
-    async with AnswerChecker("exact") as checker:
-        await rescore_run(folder, tmp_path / "b", checker, verifier=toy.ToyVerifier(), questions=texts)
+    async with Mathematics("exact") as checker:
+        await rescore_run(folder, tmp_path / "b", checker, verifier=toy.ToyVerifier(), problems=texts)
     tally = Tally()
     for one in read_solutions(tmp_path / "b"):
         tally.add(one)
@@ -166,7 +172,7 @@ async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> Non
 async def test_a_run_judged_again_twice_stays_as_it_was_judged_first(tmp_path: Path) -> None:
     """0.9, 0.1 or 0.4, 0.4: the first by its mean, the second by its least."""
     folder = write_run(tmp_path / "a", [solution("p", ["1", "7"], scores=[[0.9, 0.1], [0.4, 0.4]], chosen=1)])
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         await rescore_run(folder, tmp_path / "mean", checker, aggregation="mean", choose="prm")
         await rescore_run(tmp_path / "mean", tmp_path / "again", checker, choose="prm")
         await rescore_run(tmp_path / "again", tmp_path / "kept", checker)
@@ -184,13 +190,13 @@ async def test_a_run_that_has_nothing_to_choose_by_is_refused(choose: Choice, tm
     stored = [solution("p", ["7", "1"]), solution("q", ["1", "7"], scores=[[], []])]
     folder = write_run(tmp_path / "a", stored, prm=None)
     what = "log-probabilities" if choose == "logprob" else "scores"
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         with pytest.raises(UserError, match=f"a has no {what} to choose by"):
             await rescore_run(folder, tmp_path / "b", checker, choose=choose)
         assert not (tmp_path / "b").exists()
         if choose != "logprob":  # scores come with a verifier, and those of one problem are enough
-            texts = dict.fromkeys("pq", "why?")
-            await rescore_run(folder, tmp_path / "b", checker, choose=choose, verifier=Lengths(), questions=texts)
+            texts = problems(p="why?", q="why?")
+            await rescore_run(folder, tmp_path / "b", checker, choose=choose, verifier=Lengths(), problems=texts)
             write_run(folder, [solution("r", ["7"], scores=[[0.5]])], prm=None)
             assert await rescore_run(folder, tmp_path / "c", checker, choose=choose) == 3
 
@@ -203,7 +209,7 @@ async def test_what_can_not_be_read_leaves_no_new_run_behind(damage: str, tmp_pa
     else:
         record = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps({**record, "version": 0}))
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         with pytest.raises(UserError, match="has no solutions" if damage == "no solutions" else "older infer"):
             await rescore_run(folder, tmp_path / "b", checker)
     assert not (tmp_path / "b").exists()
@@ -220,7 +226,7 @@ async def test_another_checker_grades_again() -> None:
 
 async def test_rescored_runs_are_configurations_of_their_own(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / f"run{seed}", random_solutions(5, 3, seed), seed=seed) for seed in (0, 1)]
-    async with AnswerChecker("exact") as exact, AnswerChecker() as checker:
+    async with Mathematics("exact") as exact, Mathematics() as checker:
         for folder in folders:
             await rescore_run(folder, tmp_path / f"{folder.name}-vote", checker, choose="majority")
             await rescore_run(folder, tmp_path / f"{folder.name}-min", exact, choose="prm", aggregation="min")
@@ -237,26 +243,26 @@ async def test_rescored_runs_are_configurations_of_their_own(tmp_path: Path) -> 
 
 async def test_results_keep_their_order_with_few_at_once() -> None:
     solutions = random_solutions(20, 3)
-    texts = {one.problem_id: one.problem_id * (index % 5) for index, one in enumerate(solutions)}
-    found = await collect(solutions, verifier=Lengths(), questions=texts, choose="weighted", concurrency=3)
+    texts = problems(**{one.problem_id: one.problem_id * (index % 5) for index, one in enumerate(solutions)})
+    found = await collect(solutions, verifier=Lengths(), problems=texts, choose="weighted", concurrency=3)
     assert [one.problem_id for one in found] == [one.problem_id for one in solutions]
 
 
 async def test_a_problem_without_its_text_is_named() -> None:
     with pytest.raises(UserError, match="problem p0 is not in the evaluation set"):
-        await collect(random_solutions(1, 2), verifier=Lengths(), questions={})
+        await collect(random_solutions(1, 2), verifier=Lengths(), problems={})
 
 
 def test_texts_come_from_the_evaluation_set() -> None:
-    assert questions_of({"question": "why?"}) == {"question": "why?"}
-    texts = questions_of({"on": "nano"})
-    assert len(texts) > 100
-    assert all(texts.values())
+    assert problems_of({"question": "why?"}) == {"question": Problem("question", "why?")}
+    found = problems_of({"on": "nano"})
+    assert len(found) > 100
+    assert all(problem.prompt for problem in found.values())
 
 
 async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
     """The same verifier on a trace gives the scores that the search stored, step by step."""
-    setting = toy.setting("200tok", step_tokens=3, traces=tmp_path)
+    setting = toy.setting("200tok", step_tokens=3, watch=partial(Trace, tmp_path))
     search = await toy.search(setting)
     with suppress(BudgetSpent):
         await astar(search, AStarOptions(k=3))
@@ -267,19 +273,19 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
     stored = {node.id: node.scores for node in nodes}
     for node in nodes:
         node.scores = None
-    usage = await rescore_tree(tree, "7", toy.ToyVerifier(), setting.delimiter, pricing=setting.pricing)
+    usage = await rescore_tree(tree, search.problem, toy.ToyVerifier(), setting.delimiter, pricing=setting.pricing)
     scored = [node for node in nodes if stored[node.id] is not None]
     assert len(scored) > 10
     assert [node.scores for node in scored] == [stored[node.id] for node in scored]
-    assert usage.passes >= search.usage.passes
+    assert usage.passes >= search.ledger.usage.passes
 
     class Short(toy.ToyVerifier):
-        async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
             if len(steps) > 1:
                 raise TooLong("a solution of two steps")
-            return await super().score(question, steps, known, finished)
+            return await super().score(problem, steps, known, finished)
 
-    await rescore_tree(tree, "7", Short(), setting.delimiter, pricing=setting.pricing)
+    await rescore_tree(tree, search.problem, Short(), setting.delimiter, pricing=setting.pricing)
     assert {node.scores is None for node in nodes} == {True, False}
     for node in nodes:  # the second step and all behind it
         deep = node.parent is not None and node.parent.parent is not None and "\n\n" in node.parent.text
@@ -297,7 +303,7 @@ async def test_the_same_reward_model_gives_the_stored_scores_again(tmp_path: Pat
     )
     assert await process.wait() == 0
     verifier = await open_verifier("nano-prm-s", "transformers")
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         added = await rescore_run(tmp_path / "a", tmp_path / "b", checker, verifier=verifier, prm="nano-prm-s")
     await verifier.close()
     assert added == 4

@@ -16,12 +16,12 @@ from infer.cli import run
 from infer.cli.options import fresh_folder
 from infer.cli.terminal import engine_noise_to, last_error
 from infer.errors import UserError
-from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.evalsets.graders.mathematics import Mathematics
 from infer.nano import checkpoint
 from infer.runs.job import Job, Machine, Models
 from infer.runs.lock import Lock
+from infer.testing.toy import ToyGenerator, ToyVerifier
 from tests.servers import Server
-from tests.toy import ToyGenerator, ToyVerifier
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -162,7 +162,7 @@ main()
 @asynccontextmanager
 async def toys(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
     """What `open_models` would load."""
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.pricing import Call, Pricing
-from infer.core.usage import Priced, Usage
+from infer.core.usage import Usage
 from infer.cost.formulas import Serving, request_cost
 from infer.cost.hardware import HARDWARE
 from infer.cost.model import PUBLIC, ModelSpec
@@ -33,27 +34,33 @@ def test_unknown_sizes_are_not_zero() -> None:
     assert usage.verifier_prefill == 5
     assert usage.verifier_prefill_flops is usage.flops is usage.eflops is PRICING.dollars(usage) is None
     assert usage.prefill_flops is not None
-    with pytest.raises(UserError, match="give it in tokens"):
-        PRICING.price("flops", Call(None, 5, 0, 7))
+    with pytest.raises(UserError, match="a budget of flops needs models whose sizes are known: give it in tokens"):
+        Ledger(Budget(1e12, "flops"), PRICING).price(Call(None, 5, 0, 7))
     free = Pricing(replace(HARDWARE["h100"], price=None))
     assert free.dollars(Usage()) is None
 
 
 @pytest.mark.parametrize("unit", ["flops", "eflops", "dollars"])
-def test_what_is_affordable_is_exact(unit: Priced) -> None:
+def test_what_is_affordable_is_exact(unit: str) -> None:
+    measure = UNITS[unit].measure
+    assert measure is not None
     for wanted in (1, 77, 500):
-        price = PRICING.price(unit, Call(SPEC, 200, 64, wanted))
-        assert PRICING.affordable(unit, price, CALL) == wanted
-        assert PRICING.affordable(unit, price * (1 - 1e-9), CALL) == wanted - 1
-    assert PRICING.affordable(unit, PRICING.price(unit, CALL) * 10, CALL) == 500
+        price = PRICING.price(measure, Call(SPEC, 200, 64, wanted))
+        assert PRICING.affordable(measure, price, CALL) == wanted
+        assert PRICING.affordable(measure, price * (1 - 1e-9), CALL) == wanted - 1
+    assert PRICING.affordable(measure, PRICING.price(measure, CALL) * 10, CALL) == 500
 
 
 def test_what_is_charged_is_at_most_what_was_set_aside() -> None:
     for cached in range(0, 264, 33):
         done = PRICING.usage(Call(SPEC, 264 - cached, cached, 400))
         aside = Call(SPEC, 264, 0, 500)
+
+        def price(unit: str, aside: Call = aside) -> float:
+            return Ledger(Budget(1, unit), PRICING).price(aside)
+
         assert done.flops is not None
         assert done.eflops is not None
-        assert done.flops <= PRICING.price("flops", aside)
-        assert done.eflops <= PRICING.price("eflops", aside)
-        assert (PRICING.dollars(done) or 1) <= PRICING.price("dollars", aside)
+        assert done.flops <= price("flops")
+        assert done.eflops <= price("eflops")
+        assert (PRICING.dollars(done) or 1) <= price("dollars")

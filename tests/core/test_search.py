@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from infer.core.generator import Sampling
+from infer.core.options import ScoredOptions
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
-from infer.errors import UserError
-from tests import toy
+from infer.errors import BudgetSpent, UserError
+from infer.testing import toy
 
 
 def spent(search: Any) -> tuple[int, int]:
     generator = search.setting.generator
-    assert search.usage.generated == generator.generated
-    assert search.usage.prefill + search.usage.cached == generator.prompt_tokens
+    assert search.ledger.usage.generated == generator.generated
+    assert search.ledger.usage.prefill + search.ledger.usage.cached == generator.prompt_tokens
     return generator.generated, generator.prompt_tokens
 
 
@@ -57,7 +57,7 @@ async def test_a_conversation_without_room_is_final() -> None:
 async def test_forced_text_is_part_of_the_trajectory_and_not_generated() -> None:
     search = await toy.search(toy.setting())
     step = next(node for node in await search.sample(search.root, 9) if node.finish == "step")
-    others = search.usage.generated - step.num_tokens
+    others = search.ledger.usage.generated - step.num_tokens
     forced = await search.extend(step, "42")
     assert forced.prefix() == [7, *step.tokens, 4, 2]
     assert forced.length == step.num_tokens + 2
@@ -155,5 +155,59 @@ async def test_cancelled_calls_give_back_what_was_reserved(budget: str) -> None:
             worker.cancel()
         async with asyncio.timeout(10):
             await asyncio.gather(*workers, return_exceptions=True)
-        assert search._reserved == search._in_flight == 0
+        assert search.ledger._reserved == search.ledger._in_flight == 0
         assert search.left >= 0
+
+
+async def test_a_limit_of_no_tokens_is_an_error_and_not_the_whole_rest() -> None:
+    """`max_tokens=0` was taken for None: a completion of full length came back."""
+    search = await toy.search(toy.setting())
+    for arguments in ({"max_tokens": 0}, {"max_tokens": -1}, {"n": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            await search.sample(search.root, until="end", **arguments)  # type: ignore[arg-type]
+    assert search.ledger.usage.generated == 0
+
+
+async def test_without_nodes_there_are_no_children() -> None:
+    """`sample([])` died in `min([])`."""
+    search = await toy.search(toy.setting("60tok"))
+    assert await search.sample([]) == []
+    await search.score([])
+
+
+async def test_scores_of_a_leaf_include_those_of_the_nodes_above_it() -> None:
+    """A strategy had to collect unscored ancestors by itself."""
+    apart, together = await toy.search(toy.setting()), await toy.search(toy.setting())
+    leaves = []
+    for search in (apart, together):
+        node = search.root
+        while not node.final:
+            (node,) = await search.sample(node)
+            if search is apart:
+                await search.score([node])
+        await search.score([node])
+        leaves.append(node)
+    assert leaves[0].step_scores == leaves[1].step_scores
+    assert apart.ledger.usage.passes == together.ledger.usage.passes == len(leaves[0].step_scores)
+
+
+async def test_a_node_that_is_scored_is_not_scored_again() -> None:
+    search = await toy.search(toy.setting())
+    (leaf,) = await search.sample(search.root, until="end")
+    await search.score([leaf])
+    passes = search.ledger.usage.passes
+    await search.score([leaf, leaf])
+    assert search.ledger.usage.passes == passes
+
+
+async def test_a_search_cut_off_chooses_by_the_strategys_aggregation() -> None:
+    """The runner's own choice read the verifier's aggregation instead."""
+    for aggregation in ("min", "max"):
+        search = await toy.search(toy.setting(), options=ScoredOptions(aggregation=aggregation))  # type: ignore[arg-type]
+        nodes = await search.sample(search.root, 12, until="end")
+        await search.score(nodes)
+        finished = [node for node in nodes if node.finished and node.step_scores]
+        worth = {"min": min, "max": max}[aggregation]
+        best = search.best()
+        assert best is not None
+        assert worth(best.step_scores) == max(worth(node.step_scores) for node in finished)

@@ -10,7 +10,7 @@ from infer.core.generator import Completion, Request
 from infer.core.problem import Problem
 from infer.core.solve import solve
 from infer.strategies import find
-from tests.toy import ToyGenerator, setting
+from infer.testing.toy import ToyGenerator, setting
 
 
 class Dying(ToyGenerator):
@@ -32,9 +32,6 @@ async def test_an_engine_that_dies_under_many_problems_is_one_error() -> None:
     said: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
 
-    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-        return True, None
-
     problems = [Problem(f"p{i}", "7") for i in range(8)]
     greedy = find("greedy")
     with pytest.raises(RuntimeError, match="the engine died"):
@@ -44,7 +41,6 @@ async def test_an_engine_that_dies_under_many_problems_is_one_error() -> None:
             setting(generator=Dying()),
             greedy,
             greedy.configure(()),
-            grade,
             print,
         )
     gc.collect()

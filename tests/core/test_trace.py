@@ -1,19 +1,21 @@
 """What a trace tells is what the search did."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infer.core.generator import Completion
 from infer.core.problem import Problem
 from infer.core.solve import solve_one
 from infer.core.trace import Trace, TracedNode, read_trace, trace_path
 from infer.core.tree import Node
 from infer.errors import UserError, WriteError
 from infer.strategies import find
-from tests import toy
-from tests.strategies.test_laws import VARIANTS, grade
+from infer.testing import toy
+from tests.strategies.test_laws import VARIANTS
 
 MESSAGES = [{"role": "user", "content": "7"}]
 
@@ -25,12 +27,12 @@ def below(node: TracedNode) -> list[TracedNode]:
 @pytest.mark.parametrize("budget", [None, "90tok", "7prm"])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 async def test_a_trace_has_the_whole_tree(name: str, options: list[str], budget: str | None, tmp_path: Path) -> None:
-    setting = replace(toy.setting(budget), traces=tmp_path)
+    setting = replace(toy.setting(budget), watch=partial(Trace, tmp_path))
     strategy = find(name)
     if budget is None and name in ("mcts", "ab-mcts"):  # they go on until a budget ends them
         return
     problem = Problem("a/b c?", "7", answer="3")
-    solution = await solve_one(problem, MESSAGES, setting, strategy, strategy.configure(options), grade)
+    solution = await solve_one(problem, MESSAGES, setting, strategy, strategy.configure(options))
     trace = read_trace(trace_path(tmp_path, problem.id))
     assert (trace.problem, trace.prompt) == (problem.id, [7])
     generator: Any = setting.generator
@@ -49,7 +51,7 @@ async def test_a_trace_has_the_whole_tree(name: str, options: list[str], budget:
 
 
 async def test_a_torn_trace_is_read_up_to_the_tear(tmp_path: Path) -> None:
-    setting = replace(toy.setting(), traces=tmp_path)
+    setting = replace(toy.setting(), watch=partial(Trace, tmp_path))
     search = await toy.search(setting)
     (node,) = await search.sample(search.root)
     await search.score([node])
@@ -93,7 +95,7 @@ def test_any_text_can_be_read_and_torn_anywhere(text: str, tmp_path: Path) -> No
 
 async def test_a_trace_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="cannot write the trace"):
-        await toy.search(replace(toy.setting(), traces=tmp_path / "absent"))
+        await toy.search(replace(toy.setting(), watch=partial(Trace, tmp_path / "absent")))
 
 
 def test_every_id_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -103,3 +105,22 @@ def test_every_id_has_a_file_of_its_own(tmp_path: Path) -> None:
     for path in paths:
         assert path.parent == tmp_path
         path.touch()
+
+
+async def test_a_server_without_token_ids_still_reports_their_numbers(tmp_path: Path) -> None:
+    """Every node showed 0 tokens, and the prompt its characters."""
+
+    class Texts(toy.ToyGenerator):
+        async def encode(self, messages: Any) -> Any:
+            return "".join(message["content"] for message in messages)
+
+        async def generate(self, request: Any) -> Any:
+            return [Completion([], 5, "3\n\n", "step", None, 0, 0) for _ in range(request.n)]
+
+    setting = replace(toy.setting(generator=Texts()), watch=partial(Trace, tmp_path))
+    search = await toy.search(setting)
+    await search.sample(search.root, 2)
+    trace = read_trace(trace_path(tmp_path, "p7"))
+    assert trace.prompt == "7"
+    assert trace.roots[0].num_tokens is None
+    assert [node.num_tokens for node in trace.roots[0].children] == [5, 5]

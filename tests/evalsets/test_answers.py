@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from infer.evalsets.graders.mathematics import AnswerChecker, Verdict, extract, normalize
+from infer.core.grading import Verdict
+from infer.core.problem import Problem
+from infer.evalsets.graders.mathematics import TOOK_TOO_LONG, Mathematics, extract, normalize
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 FOREVER = "9^{9^{9^9}}"
+PROBLEM = Problem("p", "")
 
 
 @pytest.mark.parametrize(
@@ -320,12 +323,12 @@ def pairs(table: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-async def checker() -> AsyncIterator[AnswerChecker]:
-    async with AnswerChecker() as checker:
+async def checker() -> AsyncIterator[Mathematics]:
+    async with Mathematics() as checker:
         yield checker
 
 
-async def test_conformance(checker: AnswerChecker) -> None:
+async def test_conformance(checker: Mathematics) -> None:
     async def wrong(table: str, equal: bool) -> list[tuple[str, str]]:
         found = pairs(table)
         verdicts = await asyncio.gather(*(checker.equal(a, b) for a, b in found))
@@ -335,30 +338,30 @@ async def test_conformance(checker: AnswerChecker) -> None:
     assert await wrong(DIFFERENT, False) == []
 
 
-async def test_known_disagreements(checker: AnswerChecker) -> None:
+async def test_known_disagreements(checker: Mathematics) -> None:
     for reference, answer, equal, _ in DISAGREEMENTS:
         assert await checker.equal(reference, answer) == Verdict(equal), (reference, answer)
 
 
-async def test_the_reference_decides_how_an_equation_is_read(checker: AnswerChecker) -> None:
+async def test_the_reference_decides_how_an_equation_is_read(checker: Mathematics) -> None:
     assert await checker.equal("2x+1", "y=2x+1") == Verdict(True)
     assert await checker.equal("4", "x^2=4") == Verdict(True)
     assert await checker.equal("x^2=4", "4") == Verdict(False)
 
 
-async def test_group(checker: AnswerChecker) -> None:
-    assert await checker.group([]) == []
-    assert await checker.group([None, None]) == [-1, -1]
+async def test_group(checker: Mathematics) -> None:
+    assert await checker.group(PROBLEM, []) == []
+    assert await checker.group(PROBLEM, [None, None]) == [-1, -1]
     answers = ["1/2", None, "0.5", "3", r"\frac{1}{2}", "3.0", "x+1", "$3$", "1+x", "0.50"]
-    assert await checker.group(answers) == [0, -1, 0, 3, 0, 3, 6, 3, 6, 0]
+    assert await checker.group(PROBLEM, answers) == [0, -1, 0, 3, 0, 3, 6, 3, 6, 0]
 
 
 async def test_exact_compares_strings_and_starts_nothing() -> None:
-    async with AnswerChecker("exact") as checker:
+    async with Mathematics("exact") as checker:
         assert await checker.equal(r"\left( 1, 2 \right)", "(1,2)") == Verdict(True)
         assert await checker.equal("182", "182.0") == Verdict(True)
         assert await checker.equal("1/2", "0.5") == Verdict(False)
-        assert await checker.group(["1/2", "0.5", "1/2"]) == [0, 1, 0]
+        assert await checker.group(PROBLEM, ["1/2", "0.5", "1/2"]) == [0, 1, 0]
         assert children() == set()
 
 
@@ -377,24 +380,24 @@ def children() -> set[int]:
 
 async def test_what_takes_for_ever_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     endless = [(FOREVER, "1"), ("1", FOREVER), ("10^{10^{10}}", "1/2"), ("(" * 300 + "x" + ")" * 300, "y")]
-    async with AnswerChecker(seconds=0.5, workers=1) as checker:
+    async with Mathematics(seconds=0.5, workers=1) as checker:
         for number, (reference, answer) in enumerate(endless, 1):
             assert await checker.equal(f"{number}/2", f"{number}/4") == Verdict(False)  # the process is up
             caplog.clear()
             start = time.monotonic()
-            assert await checker.equal(reference, answer) == Verdict(False, timed_out=True)
+            assert await checker.equal(reference, answer) == Verdict(False, TOOK_TOO_LONG)
             assert time.monotonic() - start < 2
             [record] = caplog.records
             assert "took over 0.5 s: counted as not equal" in record.message
             assert len(record.message) < 200
             start = time.monotonic()
-            assert await checker.equal(reference, answer) == Verdict(False, timed_out=True)
+            assert await checker.equal(reference, answer) == Verdict(False, TOOK_TOO_LONG)
             assert time.monotonic() - start < 0.1, "nobody waits twice for the same"
         assert await checker.equal("1/2", "0.5") == Verdict(True), "the next comparison works"
     assert children() == set()
 
 
-async def test_monsters_and_broken_answers_are_only_different(checker: AnswerChecker) -> None:
+async def test_monsters_and_broken_answers_are_only_different(checker: Mathematics) -> None:
     monsters = ["9" * 10_000, "9" * 10_000 + "x", "\\sqrt{" * 150 + "2" + "}" * 150]
     broken = ["", "}", "{", "\\", "$", "\\frac{1}", "\n", '"', "\x00", "🙂", "\ud800", "\\boxed{", "[asy]", "#### 5"]
     for answer in monsters + broken:
@@ -403,7 +406,7 @@ async def test_monsters_and_broken_answers_are_only_different(checker: AnswerChe
 
 
 async def test_many_at_once_share_comparisons_and_processes() -> None:
-    async with AnswerChecker(workers=2) as checker:
+    async with Mathematics(workers=2) as checker:
         verdicts = await asyncio.gather(*(checker.equal(f"x+{n % 10}", f"{n % 10}+x") for n in range(200)))
         assert set(verdicts) == {Verdict(True)}
         assert 1 <= len(children()) <= 2
@@ -411,7 +414,7 @@ async def test_many_at_once_share_comparisons_and_processes() -> None:
 
 
 async def test_who_stops_waiting_leaves_the_checker_usable() -> None:
-    async with AnswerChecker(workers=1) as checker:
+    async with Mathematics(workers=1) as checker:
         waiting = [asyncio.create_task(checker.equal(f"x^{n}", f"x^{n}+x-x")) for n in range(2, 8)]
         await asyncio.sleep(0.05)
         for task in waiting[::2]:
@@ -425,7 +428,7 @@ async def test_who_stops_waiting_leaves_the_checker_usable() -> None:
 
 
 async def test_closing_stops_what_is_under_way() -> None:
-    checker = AnswerChecker(seconds=60)
+    checker = Mathematics(seconds=60)
     await checker.equal("1/2", "0.5")
     waiting = asyncio.create_task(checker.equal("1", FOREVER))
     await asyncio.sleep(0.1)
@@ -440,7 +443,7 @@ async def test_closing_stops_what_is_under_way() -> None:
 
 
 async def test_an_idle_process_that_somebody_killed_is_replaced() -> None:
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         await checker.equal("1/2", "0.5")
         for pid in children():
             os.kill(pid, signal.SIGKILL)
@@ -453,7 +456,7 @@ async def test_an_installation_without_math_verify_is_an_error_and_not_a_wrong_a
 ) -> None:
     (tmp_path / "math_verify.py").write_text("raise ImportError('no such luck')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    async with AnswerChecker() as checker:
+    async with Mathematics() as checker:
         assert await checker.equal("5", "5.0") == Verdict(True)
         with pytest.raises(RuntimeError, match=r"can't be started .*no such luck"):
             await checker.equal("1/2", "0.5")
@@ -464,10 +467,12 @@ def test_a_plain_script_may_use_it_and_leaves_nothing_behind_when_killed() -> No
     """No `if __name__ == "__main__"` needed, and a comparison under way ends by itself when its parent is gone."""
     script = f"""
 import asyncio, sys
-from infer.evalsets.graders.mathematics import AnswerChecker
+from infer.core.grading import Verdict
+from infer.core.problem import Problem
+from infer.evalsets.graders.mathematics import Mathematics
 async def main():
-    checker = AnswerChecker(seconds=1)
-    print((await checker.equal("1/2", "0.5")).equal, checker._idle[0].process.pid, flush=True)
+    checker = Mathematics(seconds=1)
+    print((await checker.equal("1/2", "0.5")).right, checker._idle[0].process.pid, flush=True)
     await checker.equal("1", "{FOREVER}")
 asyncio.run(main())
 """
@@ -493,7 +498,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()"
 
 
-async def test_math500(checker: AnswerChecker) -> None:
+async def test_math500(checker: Mathematics) -> None:
     """Every reference answer is itself, also to math-verify alone, and is what its worked solution ends in."""
     path = DATA / "math500.jsonl"
     if not path.exists():
@@ -507,4 +512,4 @@ async def test_math500(checker: AnswerChecker) -> None:
     plain = [value for value in values if not set(value) & set(",=()[") and "text" not in value][:60]
     assert len(plain) == 60
     verdicts = await asyncio.gather(*(checker.equal(value, f"{value}+0") for value in plain))
-    assert [v for v, verdict in zip(plain, verdicts, strict=True) if not verdict.equal] == []
+    assert [v for v, verdict in zip(plain, verdicts, strict=True) if not verdict.right] == []

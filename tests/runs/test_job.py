@@ -10,7 +10,7 @@ from infer.core.generator import Request, Sampling
 from infer.errors import UserError
 from infer.generate import engine
 from infer.runs import models
-from infer.runs.job import Job, Machine, _shares, open_models
+from infer.runs.job import Job, Machine, Plan, _shares, open_models
 from tests.generate.test_openai import Json, Server
 
 
@@ -32,8 +32,8 @@ async def test_a_server_is_given_more_requests_at_once_than_there_are_problems()
 
     server.answer = answer
     with ExitStack() as stack:
-        job = Job(backend="openai", base_url=await served(stack, server), model="tiny")
-        async with open_models(job, Machine(), with_verifier=False) as loaded, asyncio.timeout(20):
+        job = Job(question="1+1=?", backend="openai", base_url=await served(stack, server), model="tiny")
+        async with open_models(Plan(job), Machine(), with_verifier=False) as loaded, asyncio.timeout(20):
             request = Request("1+1=", n=200, max_tokens=1, sampling=Sampling(), seed=0)
             assert len(await loaded.generator.generate(request)) == 200
 
@@ -50,9 +50,9 @@ async def test_each_server_gets_its_own_key_and_no_other() -> None:
     for keys in ({"api_key": "ours"}, {"api_key": "ours", "prm_api_key": "theirs"}):
         with ExitStack() as stack:
             url = await served(stack, Server())
-            job = Job(backend="openai", base_url=url, model="tiny", prm=await served(stack, refuse))
+            job = Job(question="1+1=?", backend="openai", base_url=url, model="tiny", prm=await served(stack, refuse))
             with pytest.raises(UserError):
-                async with open_models(job, Machine(**keys), with_verifier=True):
+                async with open_models(Plan(job), Machine(**keys), with_verifier=True):
                     pass
     without, own = heads
     assert "Authorization" not in without
@@ -70,9 +70,9 @@ async def test_a_reward_model_is_split_over_as_many_gpus(monkeypatch: pytest.Mon
     monkeypatch.setattr(models, "default_backend", lambda: "vllm")
     for prm in ("nano-prm-s", "gen-prm:nano-s"):
         with ExitStack() as stack:
-            job = Job(backend="openai", base_url=await served(stack, Server()), model="tiny", prm=prm)
+            job = Job(question="1+1=?", backend="openai", base_url=await served(stack, Server()), model="tiny", prm=prm)
             with pytest.raises(UserError, match="enough"):
-                async with open_models(job, Machine(tensor_parallel=2), with_verifier=True):
+                async with open_models(Plan(job), Machine(tensor_parallel=2), with_verifier=True):
                     pass
     assert [settings["tensor_parallel"] for settings in started] == [2, 2]
 

@@ -9,12 +9,14 @@ import pytest
 from scipy import stats
 
 from infer.core.generator import Message
+from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
 from infer.core.verifier import Scores
-from infer.strategies.ab_mcts import ABMCTSOptions, Answer, Beta, Gaussian, Posterior, ab_mcts, back_up, grow, select
-from tests import toy
+from infer.errors import BudgetSpent
+from infer.strategies.ab_mcts import ABMCTSOptions, Answer, ab_mcts, back_up, grow, select
+from infer.strategies.parts.posteriors import Beta, Gaussian, Posterior
+from infer.testing import toy
 
 SCORES = np.random.default_rng(1).uniform(size=(5, 12))
 
@@ -73,7 +75,7 @@ async def test_choices_have_the_probabilities_of_thompson_sampling(kind: type[Be
     ]
     assert sum(largest) == pytest.approx(1, abs=1e-3)
 
-    tries, chosen = 4000, [await select(search, root, ABMCTSOptions()) for _ in range(4000)]
+    tries, chosen = 4000, [await select(search, root) for _ in range(4000)]
     for target, p in zip([root, *children], [p_gen, *((1 - p_gen) * p for p in largest)], strict=True):
         assert 0.01 < p < 0.99
         assert chosen.count(target) / tries == pytest.approx(p, abs=4 * (p * (1 - p) / tries) ** 0.5)
@@ -168,8 +170,8 @@ async def test_an_outcome_reward_model_names_no_weakest_step() -> None:
     class Outcome(toy.ToyVerifier):
         stepwise = False
 
-        async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
-            return await super().score(question, ["".join(steps)], 0, finished)
+        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+            return await super().score(problem, ["".join(steps)], 0, finished)
 
     setting = toy.setting(verifier=Outcome())
     generator: Any = setting.generator
@@ -211,5 +213,5 @@ async def test_the_tree_does_not_depend_on_timing() -> None:
             setting = toy.setting(budget, generator=toy.ToyGenerator(seed=seed))
             search, root = await run(setting, ABMCTSOptions(n=20, parallel=4))
             addresses = tuple(a.node.address for a in descendants(root) if a.node is not None)
-            trees.add((addresses, search.usage))
+            trees.add((addresses, search.ledger.usage))
         assert len(trees) == 1

@@ -8,11 +8,11 @@ import pytest
 from infer.core.generator import Sampling
 from infer.core.search import Search
 from infer.core.solution import Solution
-from infer.core.tree import Aggregation, Node
+from infer.core.tree import Aggregation, Node, aggregate
 from infer.errors import UserError
 from infer.strategies import find
 from infer.strategies.astar import AStarOptions, astar
-from tests import toy
+from infer.testing import toy
 from tests.strategies.test_beam import worth
 from tests.strategies.test_laws import run
 
@@ -34,11 +34,11 @@ async def all_paths(search: Search, k: int) -> list[list[Node]]:
     return finished
 
 
-def path_costs(search: Search, path: list[Node], aggregation: Aggregation) -> Iterator[float]:
+def path_costs(path: list[Node], aggregation: Aggregation) -> Iterator[float]:
     """f along a path, straight from the definition: f = g + h, g the sum of max(0, h(parent) - h(child))."""
     g = h_parent = 0.0
     for node in path:
-        h = 1 - (search.value(node, aggregation) if node.step_scores else 0)  # no step at all: no reward
+        h = 1 - (aggregate(node.step_scores, aggregation) if node.step_scores else 0)  # no step at all: no reward
         g += max(0.0, h_parent - h)
         h_parent = h
         yield g + h
@@ -52,12 +52,13 @@ async def test_astar_finds_the_cheapest_finished_path(aggregation: Aggregation, 
     for digits in map(str, range(40)):
         tree = await toy.search(toy.setting(sampling=sampling), digits)
         paths = await all_paths(tree, 2)
-        costs = {tuple(node.index for node in path): list(path_costs(tree, path, aggregation)) for path in paths}
+        costs = {tuple(node.index for node in path): list(path_costs(path, aggregation)) for path in paths}
         for along in costs.values():
             assert along == sorted(along), "f must never fall along a path"
 
-        search = await toy.search(toy.setting(sampling=sampling), digits)
-        solution = await astar(search, AStarOptions(k=2, width=width, aggregation=aggregation))
+        options = AStarOptions(k=2, width=width, aggregation=aggregation)
+        search = await toy.search(toy.setting(sampling=sampling), digits, options)
+        solution = await astar(search, options)
         if not costs:
             assert not solution.finished
             continue
@@ -65,8 +66,8 @@ async def test_astar_finds_the_cheapest_finished_path(aggregation: Aggregation, 
         assert solution.chosen is not None
         found = costs[solution.candidates[solution.chosen].address][-1]
         assert found == pytest.approx(min(along[-1] for along in costs.values()))
-        searched += search.usage.generated
-        exhaustive += tree.usage.generated
+        searched += search.ledger.usage.generated
+        exhaustive += tree.ledger.usage.generated
     assert searched < exhaustive / 2, "A* must not expand everything"
 
 
@@ -77,8 +78,8 @@ async def test_astar_expands_equal_siblings_once() -> None:
         solution = await astar(search, AStarOptions(k=4))
         assert solution.chosen is not None
         chosen = solution.candidates[solution.chosen]
-        assert search.usage.generated == 4 * chosen.num_tokens
-        assert search.usage.passes == len(chosen.steps)
+        assert search.ledger.usage.generated == 4 * chosen.num_tokens
+        assert search.ledger.usage.passes == len(chosen.steps)
 
 
 async def test_astar_expands_states_in_the_order_of_f() -> None:
@@ -117,7 +118,7 @@ async def all_costs(digits: str) -> Costs:
     """f along each path to a finished node, in the tree of two sampled steps behind each node."""
     search = await toy.search(toy.setting(sampling=SHORT), digits)
     paths = await all_paths(search, 2)
-    return {tuple(node.index for node in path): list(path_costs(search, path, "last")) for path in paths}
+    return {tuple(node.index for node in path): list(path_costs(path, "last")) for path in paths}
 
 
 def chosen(solution: Solution) -> tuple[int, ...]:
@@ -134,7 +135,7 @@ async def test_weighted_astar_costs_at_most_its_weight_times_the_least() -> None
             costs = await all_costs(digits)
             search = await toy.search(toy.setting(sampling=SHORT), digits)
             solution = await astar(search, AStarOptions(k=2, weight=weight, aggregation="last"))
-            total += search.usage.generated
+            total += search.ledger.usage.generated
             if costs:
                 assert solution.finished
                 assert costs[chosen(solution)][-1] <= weight * min(along[-1] for along in costs.values()) + 1e-12
@@ -198,7 +199,7 @@ async def test_each_order_is_that_of_a_frontier_sorted_by_hand(
             assert not solution.finished
         else:
             assert chosen(solution) == node.address
-        assert search.usage.generated == plain.usage.generated
+        assert search.ledger.usage.generated == plain.ledger.usage.generated
 
 
 async def test_a_depth_limit_bounds_every_path() -> None:

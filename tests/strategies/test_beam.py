@@ -12,7 +12,7 @@ from infer.core.solution import Solution
 from infer.core.tree import Node
 from infer.errors import UserError
 from infer.strategies import find
-from tests import toy
+from infer.testing import toy
 from tests.strategies.test_laws import run
 
 STEPS, DEPTH = 3, 3
@@ -88,7 +88,7 @@ async def test_beam_keeps_the_best_steps(n: int, width: int, iterations: int, du
         solution = await run(setting(), "beam", options, digits)
         plain = await toy.search(setting(), digits)
         final = await narrow(plain, n, width, iterations, duplicates)
-        assert solution.usage.generated == plain.usage.generated
+        assert solution.usage.generated == plain.ledger.usage.generated
         scored = [candidate.address for candidate in solution.candidates if candidate.scores is not None]
         assert scored == sorted(node.address for node in final)
         finished = [node for node in final if node.finished] or final

@@ -11,7 +11,7 @@ from infer.core.tree import Node
 from infer.errors import UserError
 from infer.strategies import find
 from infer.strategies.parts.tournament import tournament
-from tests import toy
+from infer.testing import toy
 from tests.strategies.test_beam import setting, worth
 from tests.strategies.test_laws import run
 
@@ -100,7 +100,7 @@ async def test_both_orders_are_asked_of_each_pair_and_charged() -> None:
     assert sorted(judge.asked) == sorted(
         [("7", "1"), ("1", "7"), ("3", "9"), ("9", "3"), ("1", "3"), ("3", "1"), ("1", "5"), ("5", "1")]
     )
-    assert search.usage.generated == judge.generated == 6 * 8
+    assert search.ledger.usage.generated == judge.generated == 6 * 8
     assert search.solution(winner).candidates[0].text == "1", "verdicts are no candidates"
     assert len(search.solution(winner).candidates) == 1
 

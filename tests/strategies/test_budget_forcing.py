@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from infer.core.generator import Completion, Request, Sampling
+from infer.core.ledger import Budget, Ledger
 from infer.core.pricing import Call
 from infer.core.solution import Candidate, Solution
 from infer.core.tree import Node
 from infer.strategies.budget_forcing import BudgetForcingOptions, budget_forcing
-from tests import toy
+from infer.testing import toy
 
 CLOSE, WAIT, FINAL = "\n\n", "5", "77"
 
@@ -144,9 +145,9 @@ class Endless(toy.ToyGenerator):
 
 @pytest.mark.parametrize("unit", ["tok", "flops", "eflops", "usd"])
 async def test_a_budget_of_any_unit_keeps_the_answers_share(unit: str) -> None:
-    pricing = (await toy.search(toy.setting())).setting.pricing
-    names: dict[str, Any] = {"usd": "dollars"}
-    amount = 40 if unit == "tok" else pricing.price(names.get(unit, unit), Call(toy.SPEC, 1, 0, 40))
+    names = {"usd": "dollars"}
+    ledger = Ledger(Budget(1, names.get(unit, unit)), toy.setting().pricing) if unit != "tok" else None
+    amount = 40 if ledger is None else ledger.price(Call(toy.SPEC, 1, 0, 40))
     text = f"{amount:.0f}{unit}" if unit == "tok" else f"{amount:.20f}{unit}"
     search = await toy.search(toy.setting(text, generator=Endless()))
     solution = await budget_forcing(search, BudgetForcingOptions(close="", final=FINAL, answer=10))

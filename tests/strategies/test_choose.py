@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer.core.choice import Choice
 from infer.core.search import Search
 from infer.core.tree import Node
-from infer.strategies.parts.choose import Choice, choose
-from tests import toy
+from infer.testing import toy
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ samples = st.lists(
 
 
 async def searched() -> Search:
-    return await toy.search(toy.setting(extract=lambda text: text.strip() or None))
+    return await toy.search(toy.setting(grader=toy.ToyGrader(lambda text: text.strip() or None)))
 
 
 def defined(given: list[Sample], how: Choice) -> int | None:
@@ -67,7 +67,7 @@ async def test_the_choice_is_the_one_defined(how: Choice, given_samples: list[Sa
     search = await searched()
     nodes = [sample.node(search.root, index) for index, sample in enumerate(given_samples)]
     expected = defined(given_samples, how)
-    chosen = await choose(search, nodes, how)
+    chosen = await search.choose(nodes, how)
     assert chosen is (None if expected is None else nodes[expected])  # nothing was sampled by this search: no best
 
 
@@ -75,7 +75,7 @@ async def test_the_choice_is_the_one_defined(how: Choice, given_samples: list[Sa
 async def test_given_weights_are_the_votes(votes: list[tuple[str, float]]) -> None:
     search = await searched()
     nodes = [Sample(answer, score=None).node(search.root, i) for i, (answer, _) in enumerate(votes)]
-    chosen = await choose(search, nodes, "weighted", weights=[weight for _, weight in votes])
+    chosen = await search.choose(nodes, "weighted", weights=[weight for _, weight in votes])
     totals = {answer: sum(weight for other, weight in votes if other == answer) for answer, _ in votes}
     winner = next(answer for answer, _ in votes if totals[answer] == max(totals.values()))
     heaviest = max(weight for answer, weight in votes if answer == winner)
@@ -87,20 +87,20 @@ async def test_weights_that_are_no_votes_are_refused(bad: float) -> None:
     search = await searched()
     nodes = [Sample("1").node(search.root, 0), Sample("2").node(search.root, 1)]
     with pytest.raises(ValueError, match="finite and not below zero"):
-        await choose(search, nodes, "weighted", weights=[1.0, bad])
+        await search.choose(nodes, "weighted", weights=[1.0, bad])
     with pytest.raises(ValueError, match="weighted vote"):
-        await choose(search, nodes, "majority", weights=[1.0, 1.0])
+        await search.choose(nodes, "majority", weights=[1.0, 1.0])
 
 
 async def test_a_node_that_stands_for_two_particles_votes_twice() -> None:
     search = await searched()
     one, other = Sample("1").node(search.root, 0), Sample("2").node(search.root, 1)
-    assert await choose(search, [one, other, other], "weighted", weights=[1.5, 1.0, 1.0]) is other
-    assert await choose(search, [one, other, other], "majority") is other
+    assert await search.choose([one, other, other], "weighted", weights=[1.5, 1.0, 1.0]) is other
+    assert await search.choose([one, other, other], "majority") is other
 
 
 async def test_without_candidates_the_best_so_far_is_chosen() -> None:
     search = await toy.search(toy.setting())
     sampled = await search.sample(search.root, 5, until="end")
-    assert await choose(search, [], "majority") is search.best()
-    assert await choose(search, sampled, "prm") is search.best()  # not one was scored
+    assert await search.choose([], "majority") is search.best()
+    assert await search.choose(sampled, "prm") is search.best()  # not one was scored

@@ -10,7 +10,7 @@ import pytest
 from infer.core.generator import Completion, Request
 from infer.core.solution import Candidate
 from infer.strategies import find
-from tests import toy
+from infer.testing import toy
 
 
 class Slow(toy.ToyGenerator):

@@ -1,14 +1,15 @@
 """DVTS against its subtrees, each searched alone."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from infer.core.search import Search
-from infer.core.trace import read_trace, trace_path
+from infer.core.trace import Trace, read_trace, trace_path
 from infer.core.tree import Node
-from tests import toy
+from infer.testing import toy
 from tests.core.test_trace import below
 from tests.strategies.test_beam import setting, worth
 from tests.strategies.test_laws import run
@@ -56,7 +57,7 @@ async def test_a_trace_tells_what_was_pruned(name: str, options: list[str], tmp_
     """What was pruned is never continued; and where no frontier is left, an open end of the tree was pruned."""
     total = 0
     for digits in map(str, range(12)):
-        solution = await run(replace(toy.setting(), traces=tmp_path), name, options, digits)
+        solution = await run(replace(toy.setting(), watch=partial(Trace, tmp_path)), name, options, digits)
         trace = read_trace(trace_path(tmp_path, f"p{digits}"))
         nodes = {node.id: node for node in below(trace.roots[0])}
         pruned = [node for node in nodes.values() if node.pruned_at is not None]

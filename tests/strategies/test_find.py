@@ -9,8 +9,8 @@ import pytest
 
 from infer.errors import UserError
 from infer.strategies import find, names
+from infer.testing.toy import setting
 from tests.strategies.test_laws import run
-from tests.toy import setting
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 

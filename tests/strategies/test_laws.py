@@ -19,7 +19,7 @@ from infer.cost.formulas import request_cost
 from infer.cost.hardware import HARDWARE
 from infer.errors import TooLong
 from infer.strategies import find, names
-from tests import toy
+from infer.testing import toy
 
 VARIANTS = [
     ("greedy", []),
@@ -67,15 +67,11 @@ def test_every_installed_strategy_is_under_these_laws() -> None:
     assert {name for name, _ in VARIANTS} == set(names())
 
 
-async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-    return reference == answer, None
-
-
 async def run(setting: Setting, name: str, options: list[str], digits: str = "7") -> Solution:
     strategy = find(name)
     problem = Problem(f"p{digits}", digits, answer="3")
     messages = [{"role": "user", "content": digits}]
-    return await solve_one(problem, messages, setting, strategy, strategy.configure(options), grade)
+    return await solve_one(problem, messages, setting, strategy, strategy.configure(options))
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -115,12 +111,12 @@ async def test_budget_is_never_exceeded_and_usage_is_what_the_models_did(
 class Short(toy.ToyVerifier):
     """Takes solutions of 12 characters at most."""
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         if len("".join(steps)) > 12:
             call = Call(toy.SPEC, 5, 0, 2)  # a judge that had begun
             self.log.append(call)
             raise TooLong("a solution of 13 tokens", [call])
-        return await super().score(question, steps, known, finished)
+        return await super().score(problem, steps, known, finished)
 
 
 SCORED = [(name, options) for name, options in VARIANTS if find(name).configure(options).needs_verifier]
@@ -224,8 +220,8 @@ async def test_concurrent_calls_of_one_search_share_its_budget() -> None:
         calls = (search.sample(search.root, 2, until="end") for _ in range(5))
         await asyncio.gather(*calls, return_exceptions=True)
         generator: Any = setting.generator
-        assert generator.generated == search.usage.generated <= amount
-        assert search.left == amount - search.usage.generated
+        assert generator.generated == search.ledger.usage.generated <= amount
+        assert search.left == amount - search.ledger.usage.generated
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -270,7 +266,6 @@ async def test_runner_records_every_problem_once_and_keeps_only_so_many_in_fligh
         setting,
         strategy,
         strategy.configure([]),
-        grade,
         outcomes.append,
         concurrency=5,
     )
@@ -301,7 +296,6 @@ async def test_an_engine_that_breaks_stops_the_run_and_keeps_what_was_recorded()
             setting,
             strategy,
             strategy.configure([]),
-            grade,
             outcomes.append,
             concurrency=2,
         )
@@ -314,9 +308,9 @@ async def test_a_score_that_is_no_number_fails_its_problem_only() -> None:
     verifier: Any = setting.verifier
     whole = verifier.score
 
-    async def torn(question: str, steps: Any, known: int, finished: bool) -> Any:
-        scores = await whole(question, steps, known, finished)
-        return replace(scores, values=[float("nan")] * len(scores.values)) if question == "2" else scores
+    async def torn(problem: Problem, steps: Any, known: int, finished: bool) -> Any:
+        scores = await whole(problem, steps, known, finished)
+        return replace(scores, values=[float("nan")] * len(scores.values)) if problem.prompt == "2" else scores
 
     verifier.score = torn
     outcomes: list[Solution | Failure] = []
@@ -327,7 +321,6 @@ async def test_a_score_that_is_no_number_fails_its_problem_only() -> None:
         setting,
         strategy,
         strategy.configure(["n=3"]),
-        grade,
         outcomes.append,
     )
     assert [outcome.problem.id for outcome in outcomes if isinstance(outcome, Failure)] == ["p2"]

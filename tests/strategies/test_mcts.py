@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from infer.core.generator import Completion, Request, Sampling
+from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
+from infer.errors import BudgetSpent
 from infer.strategies.mcts import MCTSOptions, State, Tree, grow, mcts
-from tests import toy
+from infer.testing import toy
 
 Path = tuple[int, ...]
 
@@ -50,7 +51,7 @@ class FixedTree:
         """The path of the i-th next step: that of the first step equal to it."""
         behind = self.behind.setdefault(path, [])
         while len(behind) <= i:
-            behind += await self.search.sample(self.nodes[path], logprobs=True)
+            behind += await self.search.sample(self.nodes[path])
         texts = [(node.text, node.finish) for node in behind]
         first = texts.index(texts[i])
         self.nodes[(*path, first)] = behind[first]
@@ -144,7 +145,7 @@ def states(state: State) -> Iterator[State]:
 
 
 async def run(setting: Setting, options: MCTSOptions, digits: str = "7") -> tuple[Search, Tree]:
-    search = await toy.search(setting, digits)
+    search = await toy.search(setting, digits, options)
     tree = Tree(State(search.root, None), options.width)
     with suppress(BudgetSpent):
         await grow(search, tree, options)
@@ -172,7 +173,7 @@ async def test_visits_are_those_of_the_formula(given: dict[str, Any]) -> None:
             options = MCTSOptions(simulations=simulations, values="prm", **given)
             setting = toy.setting(sampling=SHORT, generator=TellingToy(seed=simulations))
             _, tree = await run(setting, options, digits)
-            fixed = FixedTree(await toy.search(toy.setting(sampling=SHORT, generator=TellingToy()), digits))
+            fixed = FixedTree(await toy.search(toy.setting(sampling=SHORT, generator=TellingToy()), digits, options))
             assert visits(tree) == {path: n for path, n in (await reference(fixed, options)).items() if n}
 
 
@@ -222,7 +223,7 @@ async def test_the_best_leaf_is_found_as_simulations_grow() -> None:
             assert solution.chosen is not None
             chosen = solution.candidates[solution.chosen]
             found.append(toy.reward(chosen.text) if chosen.finished and chosen.text else 0.0)
-        assert search.usage.generated == full.usage.generated, "each sample of the tree was drawn once"
+        assert search.ledger.usage.generated == full.ledger.usage.generated, "each sample of the tree was drawn once"
         assert found == sorted(found)
         assert found[-1] == best
 
@@ -232,7 +233,7 @@ async def test_the_tree_does_not_depend_on_timing() -> None:
         options = MCTSOptions(values=values, parallel=5, simulations=40)
         trees = [await run(toy.setting(budget, generator=toy.ToyGenerator(seed=seed)), options) for seed in range(6)]
         assert len({tuple(visits(tree).items()) for _, tree in trees}) == 1
-        assert len({search.usage for search, _ in trees}) == 1
+        assert len({search.ledger.usage for search, _ in trees}) == 1
 
 
 async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
@@ -245,7 +246,7 @@ async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
         everything = list(states(tree.root))
         assert all(len(state.children) <= 1 for state in everything)
         assert tree.root.visits == 6 * (len(everything) - 1), "six samples behind each node but the last"
-        assert search.usage.passes == sum(reward(state.node) > 0 for state in everything)
+        assert search.ledger.usage.passes == sum(reward(state.node) > 0 for state in everything)
 
 
 @pytest.mark.parametrize(("values", "parallel"), [("prm", 1), ("rollout", 4)])
@@ -315,9 +316,9 @@ async def test_an_outcome_model_is_asked_about_whole_solutions_only() -> None:
         stepwise = False
         asked: list[bool]
 
-        async def score(self, question: str, steps: Any, known: int, finished: bool) -> Any:
+        async def score(self, problem: Problem, steps: Any, known: int, finished: bool) -> Any:
             self.asked.append(finished)
-            return await super().score(question, ["".join(steps)], 0, finished)
+            return await super().score(problem, ["".join(steps)], 0, finished)
 
     passes = 0
     for digits in map(str, range(8)):

@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 
 from infer.core.generator import Completion, Sampling
+from infer.core.problem import Problem
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
-from infer.strategies import particle_filter as module
-from infer.strategies.particle_filter import (
-    ROUNDING,
-    ParticleFilterOptions,
-    Particles,
-    particle_filter,
-    run_filter,
-)
+from infer.errors import BudgetSpent
+from infer.strategies import particle_filter as strategy
+from infer.strategies.particle_filter import ParticleFilterOptions, particle_filter
+from infer.strategies.parts import particles as module
+from infer.strategies.parts.particles import ROUNDING, Particles
 from infer.strategies.parts.resampling import RESAMPLING, normalized
-from tests import toy, tree_model
+from infer.testing import toy
+from tests import tree_model
 from tests.enumeration import Choices, enumerated, runs
+
+
+async def run_filter(search: Any, options: ParticleFilterOptions, particles: Particles) -> None:
+    resample = strategy.RESAMPLING[options.resampling]
+    await module.run_filter(search, particles, options.mode, options.ess, resample, options.temperature_at)
 
 
 async def expectation(monkeypatch: pytest.MonkeyPatch, options: ParticleFilterOptions, **model: Any) -> Counter[Any]:
@@ -29,7 +32,7 @@ async def expectation(monkeypatch: pytest.MonkeyPatch, options: ParticleFilterOp
 
     async def run(choices: Choices) -> Particles:
         scheme = enumerated(RESAMPLING[options.resampling], choices)
-        monkeypatch.setattr(module, "RESAMPLING", {options.resampling: scheme})
+        monkeypatch.setattr(strategy, "RESAMPLING", {options.resampling: scheme})
         particles = Particles.start((search := await tree_model.search(choices, **model)).root, options.n)
         await run_filter(search, options, particles)
         return particles
@@ -126,7 +129,7 @@ async def test_the_papers_mode_is_the_papers_algorithm(monkeypatch: pytest.Monke
     options = ParticleFilterOptions(n=2, temperature=temperature)
 
     async def ours(choices: Choices) -> Counter[tuple[int, ...]]:
-        monkeypatch.setattr(module, "RESAMPLING", {"multinomial": enumerated(RESAMPLING["multinomial"], choices)})
+        monkeypatch.setattr(strategy, "RESAMPLING", {"multinomial": enumerated(RESAMPLING["multinomial"], choices)})
         particles = Particles.start((search := await tree_model.search(choices)).root, options.n)
         await run_filter(search, options, particles)
         monkeypatch.undo()
@@ -167,15 +170,15 @@ async def test_finished_particles_stay_as_they_are_and_take_part() -> None:
         seen: set[Node] = set()
         while not particles.final:
             before = list(particles.nodes)
-            passes = search.usage.passes
+            passes = search.ledger.usage.passes
             await particles.advance(search)
             new = [node for node in particles.nodes if node not in seen and node not in before]
             assert len(set(new)) == len(new) == sum(not node.final for node in before)
-            assert search.usage.passes - passes <= len(new)
+            assert search.ledger.usage.passes - passes <= len(new)
             for old, node in zip(before, particles.nodes, strict=True):
                 assert node is old if old.final else node.parent is old
             seen |= set(new)
-            particles.weigh(search, "paper", 1.0, None)
+            particles.weigh(search, "paper", 1.0)
             particles.resample(search, RESAMPLING["multinomial"](particles.weights, 6, search.rng))
 
 
@@ -186,11 +189,11 @@ async def test_weights_of_the_modes() -> None:
     for _ in range(3):
         await particles.advance(search)
         scores.append(tree_model.score(tree_model.tokens(particles.nodes[0])))
-        particles.weigh(search, "smc", 1.0, None)
+        particles.weigh(search, "smc", 1.0)
         assert particles.log_evidence == pytest.approx(math.log(scores[-1]))
-        particles.weigh(search, "paper", 2.0, None)
+        particles.weigh(search, "paper", 2.0)
         assert particles.log_weights == pytest.approx([math.log(scores[-1] / (1 - scores[-1])) / 2])
-        particles.weigh(search, "smc", 1.0, None)
+        particles.weigh(search, "smc", 1.0)
         particles.log_weights = particles.log_potentials  # as if only this mode had weighed it
     assert len(set(scores)) > 1
 
@@ -202,8 +205,8 @@ class Constant(toy.ToyVerifier):
         super().__init__()
         self.value = value
 
-    async def score(self, question: str, steps: Any, known: int, finished: bool) -> Any:
-        scores = await super().score(question, steps, known, finished)
+    async def score(self, problem: Problem, steps: Any, known: int, finished: bool) -> Any:
+        scores = await super().score(problem, steps, known, finished)
         scores.values[:] = [self.value] * len(scores.values)
         return scores
 
@@ -229,7 +232,7 @@ async def test_an_answer_without_a_step_weighs_next_to_nothing() -> None:
     blank = Node(search.root, 0, [toy.END], 1, "", "end", scores=[])
     begun = Node(search.root, 1, [toy.DELIMITER], 1, "\n\n", "step", scores=[])
     particles = Particles([blank, begun], np.zeros(2), np.zeros(2))
-    particles.weigh(search, "smc", 1.0, None)
+    particles.weigh(search, "smc", 1.0)
     assert particles.log_weights == pytest.approx([math.log(ROUNDING), 0.0])
 
 
@@ -275,7 +278,7 @@ async def test_resampling_only_where_the_weights_are_uneven(monkeypatch: pytest.
         return RESAMPLING_MULTINOMIAL(weights, n, rng)
 
     RESAMPLING_MULTINOMIAL = RESAMPLING["multinomial"]
-    monkeypatch.setattr(module, "RESAMPLING", {"multinomial": counting})
+    monkeypatch.setattr(strategy, "RESAMPLING", {"multinomial": counting})
     sizes = {}
     for ess in (1.0, 0.5, 1e-6):
         calls.clear()

@@ -8,12 +8,14 @@ import pytest
 
 from infer.core.search import Search
 from infer.core.tree import Node
-from infer.core.usage import BudgetSpent
+from infer.errors import BudgetSpent
 from infer.strategies import particle_gibbs as module
-from infer.strategies.particle_filter import ParticleFilterOptions, Particles, particle_filter, run_filter
+from infer.strategies.particle_filter import ParticleFilterOptions, particle_filter
 from infer.strategies.particle_gibbs import ParticleGibbsOptions, ancestor, draw, particle_gibbs, sweep
+from infer.strategies.parts.particles import Particles, run_filter
 from infer.strategies.parts.resampling import multinomial
-from tests import toy, tree_model
+from infer.testing import toy
+from tests import tree_model
 from tests.enumeration import Choices, enumerated, runs
 from tests.tree_model import Tokens
 
@@ -76,7 +78,7 @@ async def test_the_reference_is_kept_and_not_sampled_again(monkeypatch: pytest.M
     search = await toy.search(toy.setting(), digits)
     options = ParticleGibbsOptions(n=4)
     particles = Particles.start(search.root, 4)
-    await run_filter(search, options.start, particles)
+    await run_filter(search, particles, "smc", options.ess, multinomial, lambda step: options.temperature)
     reference = draw(search, particles).trajectory
     particles = Particles.start(search.root, 4)
     sampled: list[int] = []
@@ -90,7 +92,7 @@ async def test_the_reference_is_kept_and_not_sampled_again(monkeypatch: pytest.M
     for node in reference:
         await particles.advance(search, reference)
         assert particles.nodes[0] is node
-        particles.weigh(search, "smc", 1.0, None)
+        particles.weigh(search, "smc", 1.0)
         particles.resample(search, np.array([0, *multinomial(particles.weights, 3, search.rng)]))
     assert sampled[0] == max(sampled) == 3
 
@@ -114,7 +116,7 @@ async def test_iterations_are_run_until_the_budget_is_spent() -> None:
     few = await particle_gibbs(await toy.search(toy.setting()), ParticleGibbsOptions(n=3, iterations=1))
     search = await toy.search(toy.setting("2k"))
     many = await particle_gibbs(search, ParticleGibbsOptions(n=3))
-    assert search.usage.generated > 1900
+    assert search.ledger.usage.generated > 1900
     assert len(many.candidates) > 3 * len(few.candidates)
     assert [c.tokens for c in many.candidates[: len(few.candidates)]] == [c.tokens for c in few.candidates]
     assert many.finished

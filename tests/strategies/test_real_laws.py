@@ -7,20 +7,22 @@ from typing import Any
 import pytest
 
 from infer.core.generator import Completion, Generator, Request, Sampling
+from infer.core.ledger import Budget
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.solution import Solution
 from infer.core.solve import solve_one
-from infer.core.usage import Budget, Usage
+from infer.core.usage import Usage
 from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
 from infer.strategies import find
+from infer.strategies.best_of_n import BestOfNOptions
+from infer.testing.toy import ToyGrader
 from infer.verifiers.classifier import CLASSIFIER
 from infer.verifiers.prm import RewardModel
 from infer.verifiers.readers import TransformersHead, VLLMHead, load_transformers
 from tests.servers import Server
-from tests.toy import extract, group
 
 pytestmark = pytest.mark.models
 
@@ -60,8 +62,7 @@ def setting(pair: tuple[Any, Any], budget: str | None, **changes: Any) -> Settin
     values: dict[str, Any] = {
         "generator": pair[0],
         "verifier": pair[1],
-        "group": group,
-        "extract": extract,
+        "grader": ToyGrader(),
         "sampling": Sampling(temperature=1.0, max_tokens=150),
         "budget": Budget.parse(budget) if budget else None,
     }
@@ -72,10 +73,13 @@ async def run(setting: Setting, name: str, options: list[str], prompt: str) -> S
     strategy = find(name)
     messages = [{"role": "user", "content": prompt}]
 
-    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-        return reference == answer, None
+    return await solve_one(Problem(prompt, prompt), messages, setting, strategy, strategy.configure(options))
 
-    return await solve_one(Problem(prompt, prompt), messages, setting, strategy, strategy.configure(options), grade)
+
+async def open_search(setting: Setting, prompt: str) -> Search:
+    """A search whose samples have log-probabilities."""
+    options = BestOfNOptions(choose="logprob")
+    return await Search.open(setting, Problem(prompt, prompt), [{"role": "user", "content": prompt}], options)
 
 
 def chosen_text(solution: Solution) -> str:
@@ -168,11 +172,11 @@ async def test_over_http_everything_is_the_same_and_counted(
 async def test_greedy_in_steps_is_greedy_in_one_go(pair: tuple[Any, Any]) -> None:
     given = setting(pair, None)
     for prompt in PROBLEMS:
-        search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
-        (whole,) = await search.sample(search.root, until="end", temperature=0, logprobs=True)
+        search = await open_search(given, prompt)
+        (whole,) = await search.sample(search.root, until="end", temperature=0)
         node = search.root
         while not node.final:
-            (node,) = await search.sample(node, temperature=0, logprobs=True)
+            (node,) = await search.sample(node, temperature=0)
         assert [token for part in node.trajectory for token in part.tokens] == whole.tokens
         assert node.completion == whole.text
         assert node.logprob() == pytest.approx(whole.logprob(), abs=1e-4)
@@ -201,8 +205,8 @@ async def test_backends_agree(vllm_pair: tuple[Any, Any], transformers_pair: tup
     for pair in (vllm_pair, transformers_pair):
         given = setting(pair, None)
         for prompt in PROBLEMS:
-            search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
-            (leaf,) = await search.sample(search.root, until="end", temperature=0, logprobs=True)
+            search = await open_search(given, prompt)
+            (leaf,) = await search.sample(search.root, until="end", temperature=0)
             await search.score([leaf])
             solutions.append(search.solution(leaf).candidates[0])
     for left, right in zip(solutions[: len(PROBLEMS)], solutions[len(PROBLEMS) :], strict=True):
@@ -220,7 +224,7 @@ async def test_scores_do_not_depend_on_how_the_steps_were_asked_for(pair: tuple[
         while not node.final:
             (node,) = await search.sample(node)
             await search.score([node])
-        again = await pair[1].score(prompt, search.solution(node).candidates[-1].steps, 0, node.finished)
+        again = await pair[1].score(search.problem, search.solution(node).candidates[-1].steps, 0, node.finished)
         assert node.step_scores == pytest.approx(again.values, abs=1e-4)
 
 
@@ -234,8 +238,8 @@ async def test_scoring_a_child_computes_its_own_tokens_only(vllm_pair: tuple[Any
         await search.score([node])
         steps += 1
     block = 32
-    assert search.usage.passes == steps
-    assert search.usage.verifier_prefill <= len(search.root.tokens) + node.length + steps * block
+    assert search.ledger.usage.passes == steps
+    assert search.ledger.usage.verifier_prefill <= len(search.root.tokens) + node.length + steps * block
 
 
 async def test_cancelled_requests_leave_the_engine(nano_engine: Any, vllm_pair: tuple[Any, Any]) -> None:

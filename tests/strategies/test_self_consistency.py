@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer.core.choice import tally
 from infer.core.generator import Sampling
 from infer.errors import UserError
 from infer.strategies import find
-from infer.strategies.parts.choose import tally
-from infer.strategies.self_consistency import SelfConsistencyOptions, certain, posterior, self_consistency, soonest_stop
-from tests import toy
+from infer.strategies.parts.stopping import certain, posterior, soonest_stop
+from infer.strategies.self_consistency import SelfConsistencyOptions, self_consistency
+from infer.testing import toy
 from tests.strategies.test_laws import run
 
 ANSWERS = ["a", "b", "c", None]
@@ -91,7 +92,7 @@ def test_a_wave_holds_no_sample_too_many_and_is_as_large_as_that_allows(options:
         for answers in itertools.product(ANSWERS, repeat=drawn):
             if holds(answers):
                 continue
-            wave = soonest_stop(votes_of(answers), n - drawn, n - drawn, configured)
+            wave = soonest_stop(votes_of(answers), n - drawn, n - drawn, configured.stop, configured.threshold)
             for size in range(1, wave + 1):
                 reached = any(holds(answers + rest) for rest in itertools.product([*ANSWERS, "new"], repeat=size))
                 assert reached == (size == wave), (answers, size)

@@ -8,7 +8,7 @@ import pytest
 from infer.core.generator import Message, Request
 from infer.core.solution import Solution
 from infer.strategies.self_refine import CRITICIZE, REWRITE, SelfRefineOptions, self_refine
-from tests import toy
+from infer.testing import toy
 
 Chat = list[tuple[str, str]]
 

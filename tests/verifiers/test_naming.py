@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from infer.core.pricing import Call
-from infer.core.tree import aggregate
-from infer.core.usage import BudgetSpent
+from infer.core.problem import Problem
+from infer.core.tree import Node, aggregate
 from infer.core.verifier import Scores, Verifier
-from infer.errors import TooLong, UserError
+from infer.errors import BudgetSpent, TooLong, UserError
 from infer.runs.models import Judging, open_verifier, parse_verifier
+from infer.testing import toy
 from infer.verifiers.ensemble import Ensemble
 from infer.verifiers.families import recognize
 from infer.verifiers.prm import numbered
 from infer.verifiers.readers import log_odds, sigmoid
-from tests import toy
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ class Fixed:
         self.scores, self.stepwise = scores, stepwise
         self.closed = False
 
-    async def score(self, question: str, steps: Any, known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Any, known: int, finished: bool) -> Scores:
         values = self.scores[known : len(steps)] if self.stepwise else [self.scores[len(steps) - 1]]
-        return Scores(values, await self.most(question, steps, known, finished))
+        return Scores(values, await self.most(problem, steps, known, finished))
 
-    async def most(self, question: str, steps: Any, known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Any, known: int, finished: bool) -> list[Call]:
         return [Call(None, len(steps), known, 1)]
 
     def describe(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ async def test_ensembles(combination: Any, combined: list[float]) -> None:
 
 async def test_what_is_too_long_for_one_member_is_so_for_all_and_what_was_done_is_told() -> None:
     class Short(Fixed):
-        async def score(self, question: str, steps: Any, known: int, finished: bool) -> Scores:
+        async def score(self, problem: Problem, steps: Any, known: int, finished: bool) -> Scores:
             raise TooLong("a solution of 3 tokens", [Call(None, 7, 0, 5)])
 
     with pytest.raises(TooLong, match="3 tokens") as raised:
@@ -223,15 +223,15 @@ async def test_a_verifier_of_whole_solutions_makes_one_pass_a_node() -> None:
     search = await toy.search(toy.setting("5prm", verifier=outcome, step_tokens=20))
     (whole,) = await search.sample(search.root, until="end")
     await search.score([whole])
-    assert search.usage.passes == 1
+    assert search.ledger.usage.passes == 1
     assert len(whole.step_scores) == 1
     node = search.root
     for passes in range(2, 6):
         (node,) = await search.sample(node if not node.final else search.root)
         await search.score([node])
-        assert search.usage.passes == passes
+        assert search.ledger.usage.passes == passes
         assert len(node.step_scores) == 1
         assert search.value(node) == node.step_scores[0]
     assert search.left == 0
     with pytest.raises(BudgetSpent):
-        await search.score([whole])
+        await search.score([Node(search.root, 9, [1], 1, "1", "end")])

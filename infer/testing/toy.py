@@ -1,23 +1,25 @@
-"""A language model and a reward model small enough to enumerate: pure functions of their input, counting what they do.
+"""A language model and a reward model small enough to enumerate: pure functions of their input that count their work.
 
-The model's tokens are ten digits, `\\n\\n` (id 10) and the end token (id 11); its distribution behind a prefix comes
-from a hash of the prefix. The reward of a solution so far is a hash of its text. What they did is counted inside the
-toys, apart from the ledger under test.
+The model's tokens are ten digits, `\\n\\n` (id 10) and the end token (id 11); its distribution after a prefix comes
+from a hash of the prefix. The reward of a solution so far is a hash of its text. The toys count their own work, apart
+from the ledger under test.
 """
 
 import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.grading import Verdict
+from infer.core.ledger import Budget
+from infer.core.options import Options
 from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.tree import Aggregation, Finish
-from infer.core.usage import Budget
 from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
 
@@ -102,17 +104,17 @@ class ToyVerifier:
         self.passes = 0
         self.log: list[Call] = []
 
-    async def score(self, question: str, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         await asyncio.sleep(0)
         assert all(step.strip() for step in steps), "an empty step was scored"
         self.passes += len(steps) - known
         values = [reward("".join(steps[: i + 1])) for i in range(known, len(steps))]
-        most = await self.most(question, steps, known, finished)
+        most = await self.most(problem, steps, known, finished)
         calls = [Call(SPEC, call.prefill - call.prefill // 2, call.prefill // 2, 0) for call in most]
         self.log += calls
         return Scores(values, calls)
 
-    async def most(self, question: str, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
         ends = [sum(map(len, steps[: i + 1])) for i in range(known, len(steps))]
         return [Call(SPEC, end, 0, 0) for end in ends]
 
@@ -123,7 +125,7 @@ class ToyVerifier:
 
 
 def probabilities(prefix: Sequence[int]) -> list[float]:
-    """The model's distribution over the 12 tokens behind a prefix. It never ends or steps before a digit."""
+    """The model's distribution over the 12 tokens after a prefix. It never ends or steps before a digit."""
     weights = [hashed("token", tuple(prefix), token) ** 4 for token in range(12)]
     weights[DELIMITER] += 0.5
     weights[END] += 0.3
@@ -140,13 +142,27 @@ def decode(tokens: Sequence[int]) -> str:
     return "".join(TEXT[token] for token in tokens)
 
 
-async def group(answers: Sequence[str | None]) -> list[int]:
-    return [-1 if answer is None else answers.index(answer) for answer in answers]
-
-
 def extract(text: str) -> str | None:
     """The last step's first digit."""
     return text.split("\n\n")[-1][:1] or None
+
+
+class ToyGrader:
+    """Implements `Grader`: answers are equal if their texts are."""
+
+    def __init__(self, extract: Callable[[str], str | None] = extract) -> None:
+        self.extract = extract
+
+    async def grade(self, problem: Problem, answer: str) -> Verdict:
+        return Verdict(answer == problem.answer)
+
+    async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
+        return [-1 if answer is None else answers.index(answer) for answer in answers]
+
+    def describe(self) -> dict[str, Any]:
+        return {"grader": "toy"}
+
+    async def close(self) -> None: ...
 
 
 def setting(budget: str | None = None, seed: int = 0, **changes: Any) -> Setting:
@@ -154,8 +170,7 @@ def setting(budget: str | None = None, seed: int = 0, **changes: Any) -> Setting
     values: dict[str, Any] = {
         "generator": ToyGenerator(seed=seed),
         "verifier": ToyVerifier(),
-        "group": group,
-        "extract": extract,
+        "grader": ToyGrader(),
         "sampling": Sampling(temperature=1.0, max_tokens=100),
         "budget": Budget.parse(budget) if budget else None,
         "seed": 0,
@@ -164,5 +179,6 @@ def setting(budget: str | None = None, seed: int = 0, **changes: Any) -> Setting
     return Setting(**{**values, **changes})
 
 
-async def search(setting: Setting, digits: str = "7") -> Search:
-    return await Search.open(setting, Problem(f"p{digits}", digits), [{"role": "user", "content": digits}])
+async def search(setting: Setting, digits: str = "7", options: Options | None = None) -> Search:
+    """A search of the problem whose prompt is these digits."""
+    return await Search.open(setting, Problem(f"p{digits}", digits), [{"role": "user", "content": digits}], options)
