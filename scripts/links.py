@@ -42,9 +42,9 @@ def main() -> int:
     # resolved, since the rooms are links: infer/strategies is strategies
     files = {path.resolve() for name in listed.split("\0") if name and (path := root / name).exists()}
     pages = {path: list(texts(path, root)) for path in sorted(files) if path.suffix in (".md", ".ipynb")}
-    dead = [line for page in pages.values() for text in page for line in check(text, root, files, pages)]
-    print("\n".join(dead) or f"{len(pages)} pages: every link and path in them leads somewhere")
-    return bool(dead)
+    found = [line for page in pages.values() for text in page for line in check(text, root, files, pages)]
+    print("\n".join(found) or f"{len(pages)} pages: every link and path in them leads somewhere")
+    return bool(found)
 
 
 def texts(path: Path, root: Path) -> Iterator[Text]:
@@ -71,7 +71,7 @@ def check(text: Text, root: Path, files: set[Path], pages: dict[Path, list[Text]
 def dead(
     token: Token, page: Path, root: Path, files: set[Path], pages: dict[Path, list[Text]]
 ) -> Iterator[tuple[str, str]]:
-    """What a piece of a line refers to and does not exist, and what is missing."""
+    """The dead targets of a link, an image or a piece of code in backticks, each with its problem."""
     if target := str(token.attrs.get("href") or token.attrs.get("src") or ""):
         link = urlsplit(unquote(target))
         aim = (page.parent / link.path).resolve() if link.path else page
