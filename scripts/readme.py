@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Runs every command of the README: each line of its `sh` blocks, but for those marked `sh skip` (they need a download,
-a GPU or a server) and `make test` (which this is part of), and each `python` block, also those of docs/reference.md.
-Stops at the first that fails.
+"""Runs what README.md, CONTRIBUTING.md and docs/ show: each line of their `sh` blocks, each of their `python` blocks.
+
+Blocks marked `skip` are left out (they need a download, a GPU, a server, or a file of one's own), and so is
+`make test`, which CI runs by itself. Each page runs from top to bottom in an empty folder of its own, as a reader
+would; `make` runs in the checkout. A Python block that begins with the comment `# name.py` is also kept under that
+name, for the blocks after it to import. Stops at the first command that fails.
 """
 
 import os
@@ -10,40 +13,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def commands(text: str) -> list[str]:
-    """Lines of the blocks to run; a backslash at the end of a line joins the next one."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("#") and line != "make test"]
-
-
-def programs(text: str) -> list[str]:
-    """The Python blocks of a text, as commands."""
-    return [f"python - <<'END'\n{block}END" for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)]
-
-
 def main() -> int:
     environment = {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    text, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
-    found = commands(text) + programs(text) + programs(reference)
-    with tempfile.TemporaryDirectory() as elsewhere:
-        for command in found:
-            print(f"$ {command}", flush=True)
-            start = time.monotonic()
-            # those that need the checkout's files run in it, the others in an empty folder, as a user would
-            folder = ROOT if command.startswith(("make ", "python benchmarks")) else elsewhere
-            done = subprocess.run(command, shell=True, cwd=folder, env=environment, check=False)
-            print(f"  ({time.monotonic() - start:.0f} s)", flush=True)
-            if done.returncode:
-                print(f"README command failed with {done.returncode}: {command}", file=sys.stderr)
-                return 1
-    print(f"{len(found)} commands of the README and the reference work")
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+    count = 0
+    for page in pages:
+        with tempfile.TemporaryDirectory() as folder:
+            for command in commands(page.read_text(encoding="utf-8")):
+                print(f"{page.name} $ {command}", flush=True)
+                start = time.monotonic()
+                here = ROOT if command.startswith("make ") else folder
+                done = subprocess.run(command, shell=True, cwd=here, env=environment, check=False)
+                print(f"  ({time.monotonic() - start:.0f} s)", flush=True)
+                if done.returncode:
+                    print(f"{page.name}: failed with {done.returncode}: {command}", file=sys.stderr)
+                    return 1
+                count += 1
+    print(f"{count} commands and programs of {len(pages)} pages work")
     return 0
+
+
+def commands(page: str) -> Iterator[str]:
+    """The commands of a page, in its order. A backslash at the end of a line joins the next one."""
+    for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page, re.M | re.S):
+        if language == "python":
+            name = re.match(r"# (\w+\.py)\n", block)
+            run = f"tee {name[1]} <<'END' | python -" if name else "python - <<'END'"
+            yield f"{run}\n{block}END"
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.startswith("#") and line != "make test":
+                yield line
 
 
 if __name__ == "__main__":

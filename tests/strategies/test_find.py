@@ -40,6 +40,24 @@ async def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatc
     assert solution.candidates[solution.chosen].num_tokens == min(finished)
 
 
+@pytest.mark.parametrize("budget", [None, "12"])
+async def test_the_scoring_example_of_the_documentation_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str | None
+) -> None:
+    example = re.search(r"```python\n# strategies/favourite.py\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)
+    assert example is not None
+    install(tmp_path, monkeypatch, "favourite = elsewhere_shortest:favourite", example[1])
+
+    solution = await run(setting(budget), "favourite", ["n=3", "aggregation=last"])
+    assert solution.chosen is not None
+    if budget is None:
+        last = [candidate.scores[-1] for candidate in solution.candidates if candidate.finished and candidate.scores]
+        assert solution.finished
+        assert solution.candidates[solution.chosen].scores[-1:] == [max(last)]
+    else:
+        assert 0 < solution.usage.generated <= 12
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
