@@ -87,8 +87,6 @@ class Search:
         root = Node.of_prompt(await setting.generator.encode(messages))
         return cls(setting, problem, messages, root, options or Options())
 
-    # The budget
-
     @property
     def bounded(self) -> bool:
         """Whether there is a budget."""
@@ -128,8 +126,6 @@ class Search:
         """How many tokens a sample of a node may have: those of a step, or all that fit."""
         room = self.room(node)
         return min(room, self.setting.step_tokens) if until == "step" else room
-
-    # The tree
 
     async def sample(
         self,
@@ -240,8 +236,6 @@ class Search:
         """Reports, for the trace, that the search goes on without these nodes."""
         self._watch.pruned(nodes)
 
-    # Scores
-
     async def score(self, nodes: Sequence[Node]) -> None:
         """Asks the verifier for the scores that the trajectories up to these nodes lack, and stores them on the nodes.
 
@@ -272,8 +266,6 @@ class Search:
         """Gives a node without scores those of a sibling of equal text."""
         if node.scores is None:
             node.scores, node.scored_from = twin.scores, twin.scored_from
-
-    # Answers
 
     def answer(self, node: Node) -> str | None:
         """The final answer that a trajectory gives, if it gives one."""
@@ -313,13 +305,11 @@ class Search:
             answer=self.answer(chosen) if chosen else None,
             finished=chosen is not None and chosen.finished,
             chosen=leaves.index(chosen) if chosen else None,
-            candidates=[self._candidate(leaf) for leaf in leaves],
+            candidates=[Candidate.of(leaf, self.answer(leaf), self.setting.delimiter) for leaf in leaves],
             usage=replace(usage, discarded=discarded, dollars=self.setting.pricing.dollars(usage)),
             seconds=self.ledger.seconds,
             note=f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None,
         )
-
-    # Below: how the above is done
 
     def _call(self, node: Node, tokens: int, ahead: int = 0) -> Call:
         return Call(self.setting.generator.spec, node.root.num_tokens + node.length + ahead, 0, tokens)
@@ -350,20 +340,6 @@ class Search:
         copy = node.parent.child(tokens=tokens, num_tokens=num_tokens, text=text, finish="length", logprobs=logprobs)
         self._watch.sampled([copy], self.left)
         return copy
-
-    def _candidate(self, node: Node) -> Candidate:
-        text = node.completion
-        return Candidate(
-            address=node.address,
-            tokens=[token for part in node.trajectory for token in part.tokens],
-            num_tokens=node.length,
-            text=text,
-            answer=self.setting.grader.extract(text),
-            finished=node.finished,
-            steps=split_steps(text, self.setting.delimiter),
-            scores=node.step_scores if node.scored else None,
-            logprob=node.logprob(),
-        )
 
     def _place(self, node: Node) -> tuple[int, tuple[int, ...]]:
         """Orders nodes by their addresses, the problem's own first and then each conversation as it was opened."""
