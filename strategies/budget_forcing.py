@@ -9,7 +9,7 @@
 Forced text is part of the trajectory. The model does not generate it, and a budget of tokens is not charged for it.
 
 A model that has no `</think>` in its vocabulary thinks in its answer: its thinking ends where it ends. To wait is then
-to take its end token back, and thinking that is cut off goes on behind "Final Answer:" alone.
+to take its end token back, and thinking that is cut off goes on after "Final Answer:" alone.
 """
 
 from bisect import bisect_right

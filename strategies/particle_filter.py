@@ -1,7 +1,7 @@
 """Particle filtering over steps, guided by a process reward model (Puri et al. 2502.01618, algorithm 1).
 
     y_i <- prompt, for n particles
-    repeat   y_i <- y_i and a next step sampled behind it          (a finished particle stays as it is)
+    repeat   y_i <- y_i and a next step sampled after it          (a finished particle stays as it is)
              w_i <- its weight, from the PRM's score r(y_i);  W <- w / sum w
              unless all are finished:
              a_1 .. a_n ~ W;  y_i <- y_{a_i}                       (at each step, or where 1 / sum W_i^2 < ess n)

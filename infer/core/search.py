@@ -73,7 +73,7 @@ class Search:
             )
         unit = self.ledger.unit
         if unit is not None and unit.measure is not None and not root.tokens:
-            raise UserError(f"a budget of {unit.name} needs a server that tells token ids: give it in tokens")
+            raise UserError(f"a budget of {unit.name} needs a server that returns token ids: give it in tokens")
         self._watch = setting.watch(problem, root)
         self._scorer = (
             Scorer(setting.verifier, problem, setting.delimiter, self.ledger, self._watch) if setting.verifier else None
@@ -94,7 +94,7 @@ class Search:
 
     @property
     def left(self) -> float:
-        """What the budget still allows, in its own unit, less what calls in flight reserve; infinite without one."""
+        """The rest of the budget, in its own unit, less what calls in flight reserve; infinite without a budget."""
         return self.ledger.left
 
     def until_spent(self) -> AbstractContextManager[None]:
@@ -114,7 +114,7 @@ class Search:
         return int(self.left / each) if each else None
 
     def price(self, node: Node, tokens: int, *, ahead: int = 0) -> float:
-        """What a completion of so many tokens, `ahead` ones after the node, takes off the budget without a cache."""
+        """The price of a completion of so many tokens, `ahead` tokens after the node, if nothing is cached."""
         return self.ledger.price(self._call(node, tokens, ahead))
 
     def room(self, node: Node) -> int:
