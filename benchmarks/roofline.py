@@ -24,9 +24,9 @@ import torch
 from scipy.optimize import nnls
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from infer.cost.config import PUBLIC
 from infer.cost.formulas import Cost, Serving, decode_cost, prefill_cost
 from infer.cost.hardware import Hardware, find
-from infer.cost.model import PUBLIC
 from infer.runs import models
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,10 +19,11 @@ from infer.core.search import Search, Setting
 from infer.core.tree import Aggregation, Finish
 from infer.core.usage import Budget
 from infer.core.verifier import Scores
+from infer.cost.config import read_spec
 from infer.cost.model import ModelSpec
 
 DELIMITER, END = 10, 11
-SPEC = ModelSpec.from_config(
+SPEC = read_spec(
     {
         "model_type": "llama",
         "hidden_size": 8,

@@ -16,7 +16,8 @@ from infer.core.generator import Generator
 from infer.core.pricing import Call
 from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
-from infer.cost.model import ModelSpec, known_spec
+from infer.cost.config import known_spec
+from infer.cost.model import ModelSpec
 from infer.errors import UserError
 from infer.generate.chat import check_tokenizer
 from infer.generate.engine import Engine

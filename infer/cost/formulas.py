@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from infer.cost.attention import BlockTopK, Dense, TopK
 from infer.cost.model import Attention, LatentAttention, ModelSpec
 from infer.errors import UserError
 
@@ -93,42 +94,16 @@ class RequestCost:
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
-    """A decode step attends to the `k` tokens of highest score, chosen for each KV head, by scoring every key.
-
-    All keys are read and scored, then the values of the chosen tokens only. `free_choice` leaves the choice out: keys
-    and values of `k` tokens, as if an oracle named them.
-    """
-
-    k: int
-    free_choice: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTopK:
-    """A decode step attends to the last `local` tokens and the `k` best blocks of `block` tokens for each KV head.
-
-    Blocks are chosen by the score of one representative key each (their mean, say), all of which are read.
-    """
-
-    k: int
-    block: int
-    local: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
     """How a request is run among others: what its share of a pass is.
 
     `batch` requests like it go through each pass together and share what is read of the weights. `sharers` of them
     have their prompt's KV blocks in common, read once for all in a decode step (cascade attention); 1, the default:
-    each request reads them for itself, as the usual kernels do even where the blocks are stored once. `sparse` replaces
-    full attention in decode steps; layers with a sliding window, and prefill, stay as they are.
+    each request reads them for itself, as the usual kernels do even where the blocks are stored once.
     """
 
     batch: float = 1
     sharers: float = 1
-    sparse: TopK | BlockTopK | None = None
 
 
 ALONE = Serving()
@@ -182,8 +157,8 @@ def decode_cost(
     numbers: float = 0
     for attention, layers in spec.attentions:
         window = attention.window
-        if serving.sparse is not None and window is None:
-            pair_flops, read = _sparse(attention, first, steps, shared, serving.sparse, serving.sharers)
+        if window is None and not isinstance(spec.decode, Dense):
+            pair_flops, read = _sparse(attention, first, steps, shared, spec.decode, serving.sharers)
         else:
             seen = _sum_min(first, steps, window)
             own = seen if serving.sharers == 1 else _sum_min(first - shared, steps, window)

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from infer.cost.model import ModelSpec, known_spec
+from infer.cost.config import known_spec
+from infer.cost.model import ModelSpec
 from infer.errors import ToldElsewhere, UserError
 
 TURNS_BETWEEN_STEPS = 4

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from infer.core.generator import Completion, Message, Request
 from infer.core.tree import Finish
-from infer.cost.model import known_spec
+from infer.cost.config import known_spec
 from infer.errors import UserError
 from infer.generate.chat import check_tokenizer, encode_chat
 from infer.generate.sampling import Sampler

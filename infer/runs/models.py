@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 from infer.core.generator import Generator
 from infer.core.tree import Aggregation
 from infer.core.verifier import Verifier
-from infer.cost.model import PUBLIC, ModelSpec, known_spec
+from infer.cost.config import PUBLIC, known_spec, read_spec
+from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.nano import CHECKPOINTS, checkpoint
 from infer.verifiers import families, readers
@@ -123,7 +124,7 @@ def spec(model: str, dtype: str | None = None, *, download: bool = True) -> Mode
     dtype = dtype or profile(model).dtype
     config = PUBLIC.get(model) or _read_config(locate(model), None, download=download)
     try:
-        return ModelSpec.from_config(config, dtype=dtype if dtype != "auto" else None)
+        return read_spec(config, dtype=dtype if dtype != "auto" else None)
     except UserError as error:
         raise UserError(f"model {model}: {error}") from None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infer.cost.config import read_spec
 from infer.cost.formulas import decode_cost, prefill_cost
 from infer.cost.model import LatentAttention, ModelSpec
 from infer.runs.models import locate, packaged
@@ -67,7 +68,7 @@ def build(config: dict[str, Any]) -> tuple[Any, ModelSpec]:
     made._attn_implementation = "eager"
     made._experts_implementation = "eager"  # a product for each expert that is hit: the counter knows no grouped ones
     model = transformers.AutoModelForCausalLM.from_config(made).eval()
-    return model, ModelSpec.from_config(model.config, dtype="float32")
+    return model, read_spec(model.config, dtype="float32")
 
 
 def flops_of(counter: Any) -> int:
@@ -110,7 +111,7 @@ def test_flops_of_packaged_models(name: str) -> None:
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(locate(name), attn_implementation="eager")
-    spec = ModelSpec.from_config(model.config)
+    spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     check(model, spec)
 
@@ -123,7 +124,7 @@ def test_flops_of_packaged_reward_models(name: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(locate(name), attn_implementation="eager")
-    spec = ModelSpec.from_config(model.config)
+    spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(input_ids=torch.ones(1, 9, dtype=torch.long))
