@@ -64,7 +64,7 @@ class Clock:
 async def measure(args: argparse.Namespace, clock: Clock) -> list[dict[str, Any]]:
     plans = {budget: Plan(Job(strategy=args.strategy, budget=budget, on="nano")) for budget in BUDGETS}
     results = []
-    async with open_models(plans[BUDGETS[0]].job, Machine(), with_verifier=True) as loaded:
+    async with open_models(plans[BUDGETS[0]], Machine(), with_verifier=True) as loaded:
         for budget, plan in plans.items():
             shares, calls, seconds = [], 0, []
             for _ in range(args.repeats):

@@ -15,7 +15,6 @@ from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
 from infer.errors import TooLong
 from infer.verifiers.chat import Chat
-from infer.verifiers.readers import Reader, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Judge:
         self._form = form
         self._sampling = sampling
         self._chains = chains
-        self._reader: Reader = share(generator, form.pair)
+        self._reader = generator.reader(form.pair)
         self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 

@@ -7,15 +7,15 @@ judge, and by what it is recognized. Here is the verifier that they all become.
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from infer.core.pricing import Call
+from infer.core.reader import Reader
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
-from infer.errors import TooLong
+from infer.errors import TooLong, UserError
 from infer.generate.chat import encode_chat
-from infer.verifiers.readers import Reader
 
 Config = Mapping[str, Any]
 """A checkpoint's config.json."""
@@ -42,27 +42,14 @@ class Family:
     """From a tokenizer, of which it raises UserError for an unfit one, and the checkpoint's config.json."""
     recognizes: Callable[[str, Config], bool]
     """By a model's name, in lower case, and its config.json."""
-    reads: Literal["head", "tokens"]
-    """A classification head, or one token's probability over another's (`pair`)."""
     aggregation: Aggregation
     stepwise: bool = True
-    pair: tuple[str, str] = ("", "")
-    """The tokens of correct and wrong."""
-    vllm_architecture: str | None = None
-    """A class of `verifiers/vllm_models.py`, where vLLM's own can't be read through the prefix cache."""
-    transformers_class: str | None = None
-    """A class of `verifiers/transformers_models.py`, where transformers has none."""
-
-    def load(self, model: Any, **options: Any) -> Any:
-        """`from_pretrained` of the family's class in transformers."""
-        if self.transformers_class is not None:
-            from infer.verifiers import transformers_models
-
-            return getattr(transformers_models, self.transformers_class).from_pretrained(model, **options)
-        import transformers
-
-        auto = "SequenceClassification" if self.reads == "head" else "CausalLM"
-        return getattr(transformers, f"AutoModelFor{auto}").from_pretrained(model, **options)
+    pair: tuple[str, str] | None = None
+    """The tokens of correct and wrong, of which the next-token probabilities are read. None: a classification head."""
+    classes: Mapping[str, str] = field(default_factory=dict)
+    """By backend, the `module:Class` to load, where the backend has none, or none that its prefix cache can serve."""
+    check: Callable[[str, Config], None] = lambda model, config: None
+    """Raises UserError for a model, by name and config.json, that would load although it is not of this family."""
 
 
 class RewardModel:
@@ -106,6 +93,15 @@ def architecture(config: Config) -> str:
 def labels(config: Config) -> int:
     """How many labels a classifier has: config.json leaves the default of two out."""
     return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
+
+
+def check_labels(family: str, needed: int, model: str, config: Config) -> None:
+    """Raises UserError for what is not a sequence classifier with so many labels."""
+    if not architecture(config).endswith("ForSequenceClassification") or labels(config) != needed:
+        raise UserError(
+            f"reward model {model} is a {architecture(config)} with {labels(config)} labels: {family} needs a "
+            f"...ForSequenceClassification with {needed}"
+        )
 
 
 def remember(encode: Callable[..., list[int]], tokenizer: Any) -> Callable[..., tuple[int, ...]]:

@@ -19,8 +19,9 @@ from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
 from infer.evalsets.graders.mathematics import AnswerChecker
-from infer.runs import models
+from infer.generate import backends
 from infer.runs.run import read_solutions, runs_inside
+from infer.runs.verifiers import VerifierRef
 from infer.strategies.parts.choose import Choice
 
 
@@ -129,9 +130,8 @@ def rescore(
         async with AnswerChecker(answers) as checker:
             if prm is None:
                 return await rescore_run(run, to, checker, aggregation=aggregation, choose=choose)
-            verifier = await models.open_verifier(
-                prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
-            )
+            backend = backends.find(backends.default())
+            verifier = await VerifierRef.named(prm, prm_revision).open(backend, api_key=prm_api_key)
             try:
                 return await rescore_run(
                     run, to, checker, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose

@@ -108,7 +108,7 @@ def _solve(
         record = Recorder(run, bar)
 
         async def session() -> None:
-            async with open_models(plan.job, machine, with_verifier=plan.options.needs_verifier) as loaded:
+            async with open_models(plan, machine, with_verifier=plan.options.needs_verifier) as loaded:
                 session = plan.session(loaded, run.traces() if run is not None and trace else None)
                 if run is not None:
                     run.add_facts(session.describe())

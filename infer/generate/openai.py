@@ -19,15 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from infer.core.generator import Completion, Message, Request
+from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.chat import plain_prompt
-from infer.generate.http import LOST, Http, Json, Refused, reason
+from infer.generate.http import LOST, Http, Json, Refused
+from infer.generate.loading import load_tokenizer
+from infer.generate.served import Connection, ServedTokens, served_models
 from infer.generate.text import PARTIAL
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,11 @@ class _Reply:
 class OpenAIGenerator:
     """A `Generator` over HTTP. Made by `connect`."""
 
-    def __init__(self, http: Http, base_url: str, model: str, max_context: int) -> None:
+    def __init__(self, http: Http, base_url: str, model: str, source: str, max_context: int) -> None:
         self.max_context = max_context
         self.model = model
+        self.source = source
+        """The folder or hub id that the server loaded, where it says so; otherwise the model's name."""
         self.spec: ModelSpec | None = None
         """Set by who knows where the served model's config lies; a server does not tell it."""
         self.token_exact = False
@@ -112,7 +115,8 @@ class OpenAIGenerator:
             served = await served_models(http, base_url)
             model = _choose(model, list(served), base_url)
             contexts = [tokens for tokens in (served[model].get("max_model_len"), max_context) if tokens is not None]
-            generator = cls(http, base_url, model, min(contexts, default=_UNKNOWN_CONTEXT))
+            source = served[model].get("root") or model
+            generator = cls(http, base_url, model, source, min(contexts, default=_UNKNOWN_CONTEXT))
             await generator._probe()
         except BaseException:
             await http.close()
@@ -159,6 +163,19 @@ class OpenAIGenerator:
             if self._closed and caller is not None and not caller.cancelling():
                 raise RuntimeError(f"the connection to {self._base_url} was closed") from None
             raise
+
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        """See `Generator.reader`. Texts are tokenized here, so that their tokens are those of a model in this process.
+
+        Raises UserError where the server takes no token ids, or its model's tokenizer can't be loaded here.
+        """
+        if not self.token_exact:
+            raise UserError(
+                f"{self._base_url} takes no token ids and tells no probabilities of chosen tokens: use a vLLM server, "
+                "or --backend vllm or transformers"
+            )
+        server = Connection(self._http, self._root, self.model, self.source, self.max_context, self.spec)
+        return ServedTokens(server, load_tokenizer(self.source, None), pair)
 
     def describe(self) -> dict[str, Any]:
         """Backend, URL, model, the server's version if it is a vLLM, and whether tokens are exact."""
@@ -350,22 +367,6 @@ class OpenAIGenerator:
         except Refused:
             return
         self.token_exact = bool(reply.tokens)
-
-
-async def served_models(http: Http, base_url: str) -> dict[str, Json]:
-    """The models that a server has, by id, with what else it tells of them. Raises UserError."""
-    fix = "start a server (`vllm serve MODEL`) or correct the URL, which usually ends in /v1"
-    try:
-        models = await http.get(f"{base_url}/models")
-        return {str(model["id"]): model for model in models["data"]}
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UserError(f"no server answers at {base_url} ({reason(error)}): {fix}") from error
-    except Refused as error:
-        if error.status in (401, 403):
-            raise
-        raise UserError(f"{base_url} lists no models ({error}): {fix}") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{base_url} lists no models as OpenAI's API does: {fix}") from error
 
 
 def _choose(model: str | None, served: list[str], base_url: str) -> str:

@@ -21,10 +21,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from infer.core.generator import Completion, Message, Request
+from infer.core.reader import Reader
 from infer.core.tree import Finish
 from infer.cost.config import known_spec
 from infer.errors import UserError
 from infer.generate.chat import check_tokenizer, encode_chat
+from infer.generate.loading import disable_cudnn_attention
+from infer.generate.readers import TransformersTokens
 from infer.generate.sampling import Sampler
 from infer.generate.text import Detokenizer, encode_within, first_stop
 
@@ -219,10 +222,8 @@ class TransformersGenerator:
             for row in rows:
                 row.done.cancel()
 
-    @property
-    def loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer, for a verifier that judges with the same model."""
-        return self._model, self._tokenizer
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        return TransformersTokens(self._model, self._tokenizer, pair)
 
     def describe(self) -> dict[str, Any]:
         """Backend, model with revision, dtype, device, the attention really used, versions."""
@@ -304,16 +305,8 @@ def _load(model: str | Path, dtype: str, device: str, revision: str | None, trus
         raise UserError(f"can't load model {model} ({why}): {fix}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{model} lacks {len(missing)} weights ({missing[0]}, ...): give a complete checkpoint")
-    no_plans()
+    disable_cudnn_attention()
     return loaded.to(device).eval(), tokenizer
-
-
-def no_plans() -> None:
-    """Keeps torch from cuDNN's attention, in the whole process: it plans for each new shape, 90 ms on an H200.
-
-    torch prefers it for 16 bits on a GPU of Hopper's, and here nearly every token and every score is of a new shape.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _attention(device: str, dtype: Any) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish
 from infer.generate.chat import check_tokenizer, encode_chat
 from infer.generate.engine import Engine
+from infer.generate.readers import VLLMTokens
 from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
 
 MAX_CHARACTER_TOKENS = 4
@@ -120,10 +122,8 @@ class VLLMGenerator:
         text: str = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    @property
-    def engine(self) -> Engine:
-        """The engine, for a verifier that judges with the same model."""
-        return self._engine
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        return VLLMTokens(self._engine, pair)
 
     def describe(self) -> dict[str, Any]:
         return {"backend": "vllm", **self._engine.describe()}

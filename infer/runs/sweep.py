@@ -59,8 +59,8 @@ async def load(cells: Sequence[Cell], machine: Machine) -> AsyncGenerator[tuple[
     """Each cell with its models loaded; successive cells of the same models share them."""
     for group in groups(cells):
         needing = [cell for cell in group if cell.plan.options.needs_verifier]
-        job = (needing or group)[0].plan.job
-        async with open_models(job, machine, with_verifier=bool(needing)) as loaded:
+        plan = (needing or group)[0].plan
+        async with open_models(plan, machine, with_verifier=bool(needing)) as loaded:
             for cell in group:
                 yield cell, loaded
 

@@ -11,7 +11,8 @@ import pytest
 from infer.cost.config import read_spec
 from infer.cost.formulas import decode_cost, prefill_cost
 from infer.cost.model import LatentAttention, ModelSpec
-from infer.runs.models import locate, packaged
+from infer.nano import checkpoint
+from infer.runs.models import packaged
 
 pytestmark = pytest.mark.models
 
@@ -110,7 +111,7 @@ def test_flops(name: str) -> None:
 def test_flops_of_packaged_models(name: str) -> None:
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(locate(name), attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint(name), attn_implementation="eager")
     spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     check(model, spec)
@@ -123,7 +124,9 @@ def test_flops_of_packaged_reward_models(name: str) -> None:
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(locate(name), attn_implementation="eager")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        checkpoint(name), attn_implementation="eager"
+    )
     spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,11 +1,8 @@
-"""Idealized runtime: the roofline by hand, the fit on times made from known lines, and a real engine."""
+"""Idealized runtime: the roofline by hand, and the fit on times made from known lines."""
 
-import asyncio
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +11,9 @@ from infer.cost.estimate import estimate
 from infer.cost.formulas import RequestCost, Serving, decode_cost, prefill_cost, request_cost
 from infer.cost.hardware import HARDWARE, Hardware, find
 from infer.cost.model import ModelSpec
-from infer.cost.runtime import GRID, Line, Runtime, Shape, fit, group_cost
+from infer.cost.runtime import Line, Runtime, Shape, fit, group_cost
 from infer.errors import UserError
+from infer.runs.calibrate import GRID
 
 SPEC = read_spec(PUBLIC["Qwen/Qwen3-0.6B"])
 MOE = read_spec(PUBLIC["Qwen/Qwen3-30B-A3B"])
@@ -92,23 +90,6 @@ def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "infer" / "calibration-Qwen-Qwen3-0.6B.json").write_text("{}")
     with pytest.raises(UserError, match="another version"):
         Runtime.kept("Qwen/Qwen3-0.6B")
-
-
-@pytest.mark.models
-def test_calibration_of_a_real_engine(nano_engine: Any) -> None:
-    """The fit itself is tested above, its accuracy by `benchmarks/calibration.py`: here it is only run."""
-    from infer.core.generator import Sampling
-    from infer.cost.runtime import calibrate
-    from infer.generate.vllm import sampling_options
-    from infer.runs.models import locate
-
-    spec = read_spec(json.loads((Path(locate("nano-s")) / "config.json").read_text()))
-    machine = Hardware("this", {"float32": 5e10}, 1e10, 1e9)
-    sampling = sampling_options(nano_engine, Sampling(temperature=1.0), 0)
-    runtime = asyncio.run(calibrate(nano_engine, spec, machine, sampling, rounds=1))
-    times = [runtime.seconds(group_cost(spec, group)) for group in GRID]
-    assert all(time > 0 for time in times)
-    assert times[2] > times[1] > times[0]  # 33, 9 and 1 tokens behind the same prompt
 
 
 def test_estimate_of_best_of_n() -> None:
