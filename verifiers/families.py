@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infer.core import plugins
 from infer.core.generator import Generator
@@ -57,12 +58,11 @@ def _judge(kind: Callable[[Generator, int], Verifier]) -> Opener:
     return open_judge
 
 
+READ = (CLASSIFIER, OUTCOME, QWEN_PRM, SKYWORK_PRM, RLHFLOW_PRM, MATH_SHEPHERD)
+"""Read at a position."""
 JUDGES: Mapping[str, Opener] = {"gen-prm": _judge(GenPRM), "think-prm": _judge(ThinkPRM)}
 """Write a critique first."""
-
-OURS: Mapping[str, Family | Opener] = {
-    family.name: family for family in (CLASSIFIER, OUTCOME, QWEN_PRM, SKYWORK_PRM, RLHFLOW_PRM, MATH_SHEPHERD)
-} | dict(JUDGES)
+OURS: Mapping[str, Family | Opener] = {**{family.name: family for family in READ}, **JUDGES}
 
 
 def names() -> list[str]:
@@ -76,10 +76,16 @@ def find(name: str) -> Family | Opener:
         return OURS[name]
     if name not in names():
         raise UserError(f"unknown verifier {name!r}: {nearest(name, names())}")
-    found: Family | Opener = plugins.load(GROUP, "verifier", name)
-    if not isinstance(found, Family) and not inspect.iscoroutinefunction(found):
-        raise UserError(f"verifier {name!r} is a {type(found).__name__}, neither a Family nor an async function")
-    return found
+    return plugins.load(GROUP, "verifier", name, _fit)
+
+
+def _fit(found: Any) -> Family | Opener:
+    if isinstance(found, Family):
+        return found
+    if inspect.iscoroutinefunction(found):
+        opener: Opener = found
+        return opener
+    raise TypeError(f"it is a {type(found).__name__}, neither a Family nor an async function")
 
 
 def summary(name: str) -> str:

@@ -15,7 +15,6 @@ from infer.core.generator import Generator
 from infer.core.reader import Reader
 from infer.core.tasks import closed_on_error
 from infer.cost.model import ModelSpec
-from infer.errors import UserError
 from infer.generate.engine import Engine
 
 GROUP = "infer.backends"
@@ -78,10 +77,7 @@ def names() -> list[str]:
 
 def find(name: str) -> Backend:
     """The backend of this name. Raises UserError: unknown, with the nearest names; offered twice; not to be loaded."""
-    backend = plugins.load(GROUP, "backend", name)
-    if not isinstance(backend, Backend):
-        raise UserError(f"backend {name!r} is a {type(backend).__name__}, not an infer.generate.backends.Backend")
-    return backend
+    return plugins.load(GROUP, "backend", name, plugins.of_type(Backend))
 
 
 def default() -> str:

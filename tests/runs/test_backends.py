@@ -59,7 +59,9 @@ def test_an_unknown_backend_gets_the_nearest_names() -> None:
 
 def test_what_is_no_backend_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "infer.backends", "toy = elsewhere:open_toy", MINE)
-    with pytest.raises(UserError, match="backend 'toy' is a function, not an infer"):
+    with pytest.raises(
+        UserError, match=r"backend 'toy' can't be loaded from elsewhere:open_toy: .* a function, not infer"
+    ):
         Plan(Job(backend="toy", on="nano"))
 
 

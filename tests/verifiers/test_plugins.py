@@ -113,7 +113,10 @@ async def test_a_family_of_another_package_scores() -> None:
         ("tooy:x", "unknown family 'tooy': did you mean toy?"),
         ("hashed:", "no model is named"),
         ("hashed", "no model is named"),
-        ("wrong:x", "verifier 'wrong' is a list, neither a Family nor an async function"),
+        (
+            "wrong:x",
+            "verifier 'wrong' can't be loaded from elsewhere:opened: TypeError: it is a list, neither",
+        ),
         ("nowhere:x", "verifier 'nowhere' can't be loaded from nowhere:open_toy: ModuleNotFoundError"),
     ],
 )
