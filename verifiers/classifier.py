@@ -1,7 +1,7 @@
 """Step classifiers over a chat: the score of a step is read at the step's own last token.
 
 `*ForSequenceClassification` with two labels, label 1 meaning correct; the question as the user's message, the steps so
-far as the assistant's, its end token behind the last step of a finished solution. The packaged nano-prm models are
+far as the assistant's, its end token after the last step of a finished solution. The packaged nano-prm models are
 of this family.
 """
 

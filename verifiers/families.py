@@ -32,7 +32,7 @@ GROUP = "infer.verifiers"
 
 @dataclass(frozen=True, slots=True)
 class VerifierArgs:
-    """What a verifier is opened with, where a function opens it."""
+    """The one argument of a function that opens a verifier."""
 
     model: ModelArgs
     """`model.model` is what stands after the colon in `--prm mine:MODEL`, a packaged name replaced by its folder; None
@@ -71,7 +71,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Family | Opener:
-    """What is registered under a name; ours cannot be replaced. Raises UserError: unknown, or not to be loaded."""
+    """The family or function of this name; ours can't be replaced. Raises UserError: unknown, or not loadable."""
     if name in OURS:
         return OURS[name]
     if name not in names():
@@ -89,14 +89,14 @@ def _fit(found: Any) -> Family | Opener:
 
 
 def summary(name: str) -> str:
-    """The text on a verifier in its own module: of a family the module's, of a function the function's."""
+    """A text about it: the docstring of the module that a family is defined in, or of the function."""
     found = find(name)
     described = inspect.getmodule(found.layout) if isinstance(found, Family) else found
     return inspect.getdoc(described) or ""
 
 
 def recognize(model: str, config: Config) -> str:
-    """The family of a checkpoint, by its name and its config.json. Raises UserError where neither tells."""
+    """The family of a checkpoint, by its name and its config.json. Raises UserError where these do not show it."""
     # the last part of each alone: an owner, or a folder on the way, says nothing about the model
     name = " ".join(Path(source).name for source in (model, config.get("_name_or_path") or "")).lower()
     known = names()

@@ -27,7 +27,7 @@ class Layout(Protocol):
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
         """Token ids, and for each score the length of the prefix at whose last token it is read.
 
-        What stands up to a position depends on the steps up to there alone. White space around a step, the delimiter
+        The tokens up to a position depend on the steps up to there alone. White space around a step, the delimiter
         that ends it included, is no part of it.
         """
         ...
@@ -105,7 +105,7 @@ def check_labels(family: str, needed: int, model: str, config: Config) -> None:
 
 
 def remember(encode: Callable[..., list[int]], tokenizer: Any) -> Callable[..., tuple[int, ...]]:
-    """`encode` of one tokenizer, remembered: for the score of each step a search lays out all before it anew."""
+    """`encode` of one tokenizer, remembered: to score a step, a search lays out all steps before it again."""
 
     @functools.lru_cache(maxsize=1 << 12)
     def remembered(*given: Any) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def encode_question(tokenizer: Any, question: str, system: str | None = None) ->
 
 
 def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]:
-    """Token ids of a text in the middle of others. What looks like a special token, or is `tag`, is only spelled."""
+    """Token ids of a text in the middle of others. A special token's text, or `tag`, is only spelled."""
     pieces = [text] if tag is None else re.split(f"(?<={re.escape(tag[0])})(?={re.escape(tag[1:])})", text)
     ids: list[int] = []
     for piece in pieces:

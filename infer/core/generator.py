@@ -1,4 +1,4 @@
-"""What a generator is: prompts in, sampled completions out, every token counted.
+"""The generator's protocol: prompts in, sampled completions out, every token counted.
 
 The three backends (`vllm`, `transformers`, `openai`) implement `Generator`; strategies never see it, `Search` does.
 """
@@ -53,7 +53,7 @@ class Request:
 class Completion:
     """One sampled continuation.
 
-    `tokens` are the ids the model produced, the end token included (empty where a server tells none; `num_tokens`
+    `tokens` are the ids the model produced, the end token included (empty where a server reports none; `num_tokens`
     counts them either way). `logprobs` are the model's own, before temperature and truncation. `prefill` and `cached`
     split the prompt's tokens into those computed for this completion and those read from the prefix cache.
     """
@@ -81,7 +81,7 @@ class Generator(Protocol):
         ...
 
     async def tokenize(self, text: str) -> Prompt:
-        """The token ids of a text in the middle of a completion, nothing put before or behind; text without ids."""
+        """Token ids of a text that continues a completion, without special tokens; the text where there are no ids."""
         ...
 
     async def generate(self, request: Request) -> list[Completion]:
@@ -97,7 +97,7 @@ class Generator(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What was really used, for the run's record: backend, versions, dtype, attention kernel, device."""
+        """The parts that are really used, for the run's record: backend, versions, dtype, attention kernel, device."""
         ...
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""What a reader is: token ids and positions in, a probability at each position out, every token counted.
+"""The reader's protocol: token ids and positions in, a probability at each position out, every token counted.
 
-Reward models are read at the positions they were trained for; a generator, at the place of a verdict.
+A reward model is read at the positions that it was trained for; a generator, where a verdict stands.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from infer.cost.model import ModelSpec
 
 
 class Reader(Protocol):
-    """A model that says how likely it is that what stands before a position is right. All calls share one batch."""
+    """A model that gives the probability that the text up to a position is right. All calls share one batch."""
 
     tokenizer: Any
     max_context: int

@@ -1,10 +1,10 @@
-"""What a decode step attends to: everything in the KV cache, or the part of it that looks most useful.
+"""Dense and sparse attention: a decode step attends to the whole KV cache, or to a part that it chooses.
 
-A model is run with one of these, `ModelSpec.decode`:
+Each model is run with one of these, its `ModelSpec.decode`:
 
     replace(spec, decode=BlockTopK(64, 16))     # 64 blocks of 16 tokens
 
-It holds for decode steps in layers without a sliding window; prefill and the other layers attend to all that they see.
+It concerns decode steps in layers without a sliding window. Prefill and the other layers attend to all that they see.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ from infer.errors import UserError
 logger = logging.getLogger(__name__)
 
 PUBLIC: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("configs.json").read_text())
-"""Configs of some public models by hub id, for work on paper: what their `config.json` says about sizes."""
+"""Configs of some public models by hub id, for work on paper: the part of `config.json` that concerns sizes."""
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
 """Bytes of one number, by dtype."""
@@ -40,7 +40,7 @@ def read_spec(config: Any, *, dtype: str | None = None, kv_dtype: str | None = N
 
 
 def known_spec(config: Any, dtype: str | None, name: str) -> ModelSpec | None:
-    """The spec of a model that is loaded; None, and said, for an architecture whose costs can't be counted."""
+    """The spec of a model that is loaded; None, with a warning, for an architecture whose costs can't be counted."""
     try:
         return read_spec(config, dtype=dtype)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a model is made of, as far as its cost goes. `infer.cost.config` reads it from a `config.json`.
+"""The sizes of a model that its cost depends on. `infer.cost.config` reads them from a `config.json`.
 
 Parameters are counted matrix by matrix and equal those of the loaded model. Layers that are alike are kept once, with
 their number.
@@ -57,7 +57,7 @@ class Attention:
 
     @property
     def expand_flops(self) -> int:
-        """FLOPs that each cached token costs once more in a prefill behind it."""
+        """FLOPs that each cached token costs again in a prefill that follows it."""
         return 0
 
 
@@ -186,7 +186,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What turns a hidden state into logits, or into the scores of a reward model."""
+    """The last matrices: from a hidden state to logits, or to the scores of a reward model."""
 
     matrix_params: int
     params: int
@@ -216,7 +216,7 @@ class ModelSpec:
     streams: int = 1
     prefix: int = 0
     decode: Decode = field(default_factory=Dense)
-    """What the engine that runs it attends to in decode steps."""
+    """The attention that its engine uses in decode steps."""
 
     @cached_property
     def embedding_params(self) -> int:
@@ -224,7 +224,7 @@ class ModelSpec:
 
     @cached_property
     def stream_params(self) -> int:
-        """What ParScale adds: prefixes of keys and values, and Linear(P h, h), Linear(h, P) to weigh the streams."""
+        """ParScale's own: prefixes of keys and values, and Linear(P h, h), Linear(h, P) to weigh the streams."""
         if self.streams == 1:
             return 0
         return self.streams * self.prefix * self.kv_size + self.aggregation_params

@@ -93,7 +93,7 @@ def _file(model: str) -> str:
 
 
 def group_cost(spec: ModelSpec, shapes: Sequence[Shape]) -> RequestCost:
-    """What requests cost that start together: one pass for all their prompts, then passes of those that still run.
+    """The cost of requests that start together: one pass for all their prompts, then passes of those that still run.
 
     (An engine with a limit on tokens in a pass splits a large prefill: that is ignored.)
     """

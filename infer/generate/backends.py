@@ -1,7 +1,7 @@
 """Backends by name: how models are opened, each in an engine on this machine or on a server.
 
 Ours are `vllm`, `transformers` and `openai`. Another package adds one by an entry point in the group `infer.backends`
-that names a `Backend`. What a backend needs is imported only when it opens a model.
+that names a `Backend`. Engines are imported only when a model is opened.
 """
 
 import importlib.util

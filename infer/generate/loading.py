@@ -1,4 +1,4 @@
-"""Tokenizers and reward models loaded by transformers. What it raises becomes a UserError of one line."""
+"""Tokenizers and reward models loaded by transformers. Its errors become UserErrors of one line."""
 
 import pkgutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The generator without vLLM: plain transformers. What the others are held against, and what runs where vLLM does not.
+"""The generator without vLLM: plain transformers. The reference for the others, and the fallback where vLLM can't run.
 
 Requests that wait are drained into a batch, prompt by prompt: a prompt is prefilled once, padded on the left, and its
 cache copied to each of its completions. Rows that end leave the batch; new ones wait for the next. The loop
@@ -131,7 +131,7 @@ class _Batch:
         self._logits = self._forward(last, self._mask.sum(-1, keepdim=True) - 1)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Float32 logits [rows, vocabulary] behind the last of `ids` [rows, tokens]."""
+        """Float32 logits [rows, vocabulary] after the last of `ids` [rows, tokens]."""
         with torch.inference_mode():
             output = self._model(
                 input_ids=ids,
@@ -194,7 +194,7 @@ class TransformersGenerator:
         return encode_within(self._tokenizer, text)
 
     async def generate(self, request: Request) -> list[Completion]:
-        """See `Generator.generate`. Raises UserError: no room behind the prompt; RuntimeError: the model failed."""
+        """See `Generator.generate`. Raises UserError: no room after the prompt; RuntimeError: the model failed."""
         if self._closed:
             raise RuntimeError(f"{self.model} is closed")
         prompt = self._tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
@@ -316,7 +316,7 @@ def _attention(device: str, dtype: Any) -> str:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends a completion: the tokenizer's end token and all that the generation config names."""
+    """The tokens that end a completion: the tokenizer's end token and all that the generation config names."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*ids, tokenizer.eos_token_id] if token is not None)

@@ -86,9 +86,10 @@ class VLLMGenerator:
     def _text(self, prompt: list[int], tokens: list[int], sample: Any, finish: Finish) -> tuple[str, Finish]:
         """The text of whole tokens, and why it ended; vLLM's own but for two cases.
 
-        vLLM cuts the text where a stop string ends, while the token that completes it may go on. And behind a prompt
-        that ends within a character (cut there by a limit) it puts the prompt's text before the completion's, where
-        it even finds stop strings (vLLM 0.32): then the text is decoded anew, and a stop that is not in it is none.
+        vLLM cuts the text where a stop string ends, while the token that completes it may go on. And after a prompt
+        that ends within a character (cut there by a limit) it puts the prompt's text before the completion's, and even
+        finds stop strings there (vLLM 0.32). In that case we decode again, and ignore a stop string that does not occur
+        in the new text.
         """
         stop, before = sample.stop_reason, self._piece(prompt[-1])
         if (not before or PARTIAL in before) and self._piece(*prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
@@ -99,7 +100,7 @@ class VLLMGenerator:
         return sample.text + (self._behind(stop, tokens, sample.text) if isinstance(stop, str) else ""), finish
 
     def _behind(self, stop: str, tokens: list[int], text: str) -> str:
-        """What the token that completed a stop string goes on with: by the texts of single tokens, where they tell."""
+        """The rest of the token that completed a stop string: by the texts of single tokens, where they are enough."""
         pieces: list[str] = []
         for token in reversed(tokens):
             pieces.insert(0, self._piece(token))
