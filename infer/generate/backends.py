@@ -66,8 +66,8 @@ class Backend:
     local: bool = True
     """Whether it loads models here. False: it connects to a server, which --base-url names."""
     device_memory: Callable[[], float | None] | None = None
-    """Bytes of one device; None for a CPU. Given by a backend whose models claim their `memory_fraction` when they are
-    loaded: generator and reward model then have to share."""
+    """Returns the bytes of one device, None for a CPU. For a backend whose models claim their `memory_fraction` as they
+    are loaded: generator and reward model then have to share."""
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Verifiers by name: what --prm names, and how it is opened."""
+"""Verifiers by name: `--prm` is read here, once, and opened from what was read."""
 
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -48,14 +48,17 @@ class Member:
         elif family not in families.names():
             raise UserError(f"--prm {text}: unknown family {family!r}: {nearest(family, families.names())}")
         member = cls(name, family or None, _chains(text, option))
-        if member.opener is not None:
-            try:
-                return replace(member, model=ModelRef.named(name, revision))
-            except UserError:
-                return member
-        if not name:
+        foreign = member.opener is not None
+        if not name and not foreign:
             raise UserError(f"--prm {text}: no model is named")
-        return member if name == SELF or member.remote else replace(member, model=ModelRef.named(name, revision))
+        if not name or name == SELF or member.remote:
+            return member
+        try:
+            return replace(member, model=ModelRef.named(name, revision))
+        except UserError:
+            if foreign:
+                return member
+            raise
 
     @property
     def remote(self) -> bool:
