@@ -88,7 +88,7 @@ def _fit(found: Any) -> Family | Opener:
     raise TypeError(f"it is a {type(found).__name__}, neither a Family nor an async function")
 
 
-def summary(name: str) -> str:
+def about(name: str) -> str:
     """A text about it: the docstring of the module that a family is defined in, or of the function."""
     found = find(name)
     described = inspect.getmodule(found.layout) if isinstance(found, Family) else found

@@ -15,7 +15,8 @@ from infer.cli.terminal import out
 from infer.errors import UserError, nearest
 from infer.nano import checkpoint
 from infer.runs.models import packaged
-from infer.verifiers import families
+from infer.runs.verifiers import SELF
+from infer.verifiers import families, self_evaluation
 
 
 @app.command(
@@ -81,14 +82,15 @@ def _list_evalsets(name: str | None) -> None:
 
 
 def _list_verifiers(name: str | None) -> None:
+    def about(known: str) -> str:
+        return inspect.getdoc(self_evaluation) or "" if known == SELF else families.about(known)
+
     if name is not None:
-        out.print(Text(name, style="bold"))
-        out.print(Text(families.summary(name)))
+        out.print(Text(name, style="bold"), Text(about(name)), sep="\n")
         return
     table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
-    for known in families.names():
-        table.add_row(known, Text(families.summary(known).partition("\n")[0]))
-    table.add_row("self", "the generator itself, asked whether what it wrote is right")
+    for known in [*families.names(), SELF]:
+        table.add_row(known, Text(about(known).partition("\n")[0]))
     out.print(table)
 
 

@@ -90,8 +90,8 @@ async def test_it_stands_in_ensembles() -> None:
 def test_a_family_of_another_package_is_recognized_and_listed() -> None:
     assert families.recognize("any", {"architectures": ["Hashed"]}) == "hashed"
     assert {"classifier", "toy", "hashed"} <= set(families.names())
-    assert families.summary("toy").startswith("A toy, which scores by a hash.\n")
-    assert families.summary("hashed").startswith("Step classifiers over a chat")
+    assert families.about("toy").startswith("A toy, which scores by a hash.\n")
+    assert families.about("hashed").startswith("Step classifiers over a chat")
     (member,) = VerifierRef.named("hashed:owner/model").members
     assert (member.family, member.name) == ("hashed", "owner/model")
 
