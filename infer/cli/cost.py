@@ -22,10 +22,12 @@ from infer.cost.estimate import Estimate, estimate
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.model import ModelSpec
-from infer.cost.runtime import Runtime, calibrate
+from infer.cost.runtime import Runtime
 from infer.errors import UserError, nearest
-from infer.runs import models
+from infer.runs.calibrate import calibrate
 from infer.runs.job import interruptible
+from infer.runs.models import ModelRef
+from infer.runs.verifiers import SELF, VerifierRef
 
 SINGLE = ("greedy", "budget-forcing")
 """Strategies of one trajectory."""
@@ -81,9 +83,9 @@ def cost(
     if n % branches:
         raise UserError(f"--n {n} is not divisible by --branches {branches}: each beam samples as many next steps")
     device = devices.find(hardware)
-    verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
+    verifier, uncounted = verifier_of(VerifierRef.named(prm)) if prm is not None else (None, "")
     paper = estimate(
-        models.spec(model, dtype),
+        ModelRef.named(model).spec(dtype),
         device,
         samples=1 if strategy in SINGLE else n // branches,
         tokens=_count("--tokens", tokens),
@@ -100,15 +102,14 @@ def cost(
         out.print(Text(uncounted, "dim"))
 
 
-def verifier_of(prm: str) -> tuple[ModelSpec | None, str]:
+def verifier_of(prm: VerifierRef) -> tuple[ModelSpec | None, str]:
     """The sizes of what can be counted of `--prm`, and a line about the rest: empty if there is none."""
-    spec, (_, members) = models.verifier_spec(prm), models.parse_verifier(prm)
-    first = members[0].model
+    spec, first = prm.spec, prm.members[0].name
     if spec is None:
-        why = "the generator judges itself" if first == models.SELF else f"the sizes of {first} are not known here"
-        return None, f"not counted: --prm {prm}, as {why}"
-    if len(members) > 1:
-        return spec, f"not counted: --prm {prm} but for the first of its {len(members)} models, {first}"
+        why = "the generator judges itself" if first == SELF else f"the sizes of {first} are not known here"
+        return None, f"not counted: --prm {prm.name}, as {why}"
+    if len(prm.members) > 1:
+        return spec, f"not counted: --prm {prm.name} but for the first of its {len(prm.members)} models, {first}"
     return spec, ""
 
 
@@ -204,12 +205,12 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     from infer.generate.engine import start_engine
     from infer.generate.vllm import sampling_options
 
-    where = models.locate(model)
+    found = ModelRef.named(model)
     say(f"timing {model} on {device.name}: about a minute")
 
     async def timed() -> Runtime:
         with interruptible():
-            engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
+            engine = start_engine(found.where, "generate", dtype=found.profile.dtype, memory_fraction=0.4)
         try:
             if engine.spec is None:
                 raise UserError(f"{model}: the sizes of its architecture are not known")

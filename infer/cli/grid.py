@@ -24,7 +24,6 @@ from infer.core.solve import Failure
 from infer.core.tally import Tally
 from infer.cost.estimate import estimate
 from infer.errors import UserError
-from infer.runs import models
 from infer.runs import sweep as grids
 from infer.runs.job import Machine, Models
 from infer.runs.run import Run, describe_machine, read_solutions
@@ -189,11 +188,11 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
         plan, problems = cell.plan, sum(1 for _ in cell.plan.problems(limit))
         row: dict[str, Any] = {"name": cell.name, "problems": problems}
         row |= dict.fromkeys(("tokens", "flops", "eflops", "device_sec", "dollars"))
-        if plan.budget is not None and plan.budget.unit == "tokens" and plan.job.model is not None:
+        if plan.budget is not None and plan.budget.unit == "tokens" and plan.model is not None:
             budget = int(plan.budget.amount)
             samples = -(-budget // plan.sampling.max_tokens)  # of equal length: together the budget
-            spec, device = models.spec(plan.job.model, plan.job.dtype), plan.pricing.hardware
-            prm = plan.job.prm if plan.options.needs_verifier else None
+            spec, device = plan.model.spec(plan.job.dtype), plan.pricing.hardware
+            prm = plan.verifier if plan.options.needs_verifier else None
             verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
             notes[uncounted] = None
             paper = estimate(

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from infer.errors import UserError, nearest
-from infer.runs import models
+from infer.errors import UserError
 from infer.runs.job import Job
 
 WHAT, HOW, MODELS, SAMPLING, RUN = "What to solve", "How", "Models", "Sampling", "Run"
@@ -162,8 +161,6 @@ def job_of(values: dict[str, Any], options: Sequence[str]) -> Job:
     except ValidationError as error:
         first = error.errors()[0]
         name, value = str(first["loc"][0]), first["input"]
-        if name == "backend":
-            raise UserError(f"unknown backend {value!r}: {nearest(value, get_args(models.Backend))}") from None
         raise UserError(f"--{name.replace('_', '-')} {value!r}: {first['msg']}") from None
 
 

@@ -20,8 +20,9 @@ from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
 from infer.evalsets.graders.mathematics import Mathematics
-from infer.runs import models
+from infer.generate import backends
 from infer.runs.run import read_solutions, runs_inside
+from infer.runs.verifiers import VerifierRef
 
 
 @app.command(
@@ -134,9 +135,8 @@ def rescore(
             stack.push_async_callback(grader.close)
             verifier = None
             if prm is not None:
-                verifier = await models.open_verifier(
-                    prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
-                )
+                backend = backends.find(backends.default())
+                verifier = await VerifierRef.named(prm, prm_revision).open(backend, api_key=prm_api_key)
                 stack.push_async_callback(verifier.close)
             return await rescore_run(
                 run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from infer.core.reader import Reader
 from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 
@@ -85,6 +86,14 @@ class Generator(Protocol):
 
     async def generate(self, request: Request) -> list[Completion]:
         """`request.n` completions, in the order of their seeds. A cancelled call frees what it held."""
+        ...
+
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        """Reads this model: the probability of the first token of `pair`, over that of the second, as the next one.
+
+        The reader runs on the generator's own model and is closed with it. Raises UserError for a text that is not one
+        token, and where this generator can't be read, with the reason.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -30,14 +30,13 @@ from infer.cost.formulas import Serving
 from infer.errors import UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
-from infer.runs import models
+from infer.generate import backends
+from infer.generate.backends import Backend, ModelArgs
+from infer.runs.models import DEFAULT_MODEL, DEFAULT_PRM, ModelRef, Profile, served_spec, share_memory
+from infer.runs.verifiers import VerifierRef
 from infer.strategies import find as find_strategy
 
 logger = logging.getLogger(__name__)
-
-REQUESTS = 256
-"""Open at once with a server, as many as a vLLM server runs at once by default. `Machine.concurrency` counts problems,
-and each of them has several requests."""
 
 
 class Job(BaseModel):
@@ -58,7 +57,7 @@ class Job(BaseModel):
     revision: str | None = None
     prm: str | None = None
     prm_revision: str | None = None
-    backend: models.Backend = Field(default_factory=models.default_backend)
+    backend: str = Field(default_factory=backends.default)
     base_url: str | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)  # what vLLM takes
@@ -98,17 +97,10 @@ class Plan:
         for name in ("problem_column", "answer_column", "id_column", "split"):
             if job.question is not None and getattr(job, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} says how to read what --on names: a question has none")
-        if job.backend == "openai" and job.base_url is None:
-            raise UserError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
-        if job.backend != "openai":
-            if job.base_url is not None:
-                raise UserError("--base-url needs --backend openai")
-            job = job.model_copy(update={"model": job.model or models.DEFAULT_MODEL})
-        if job.model is not None and job.backend != "openai":
-            models.locate(job.model)
-        if job.prm is not None:
-            models.parse_verifier(job.prm)
-        nano = job.model is not None and models.is_nano(job.model)
+        self.backend: Backend = backends.find(job.backend)
+        self.model = self._model(job)
+        nano = self.model is not None and self.model.packaged
+        verifier = VerifierRef.named(job.prm, job.prm_revision) if job.prm is not None else None
         self.strategy: Strategy = find_strategy(job.strategy)
         self.options: Options = self.strategy.configure(job.options)
         self.budget = Budget.parse(job.budget) if job.budget is not None else None
@@ -118,19 +110,31 @@ class Plan:
             raise UserError(f"{job.hardware} has no price: give the budget in flops or eflops")
         if unit is not None and unit.per_execution:
             raise UserError(f"--budget {job.budget}: no verifier here executes programs: give it in tokens or seconds")
-        if self.options.needs_verifier and job.prm is None:
+        if self.options.needs_verifier and verifier is None:
             if not nano:
                 raise UserError(f"strategy {job.strategy} needs a process reward model: name one with --prm")
-            job = job.model_copy(update={"prm": models.DEFAULT_PRM})
+            verifier = VerifierRef.named(DEFAULT_PRM, job.prm_revision)
+        self.verifier = verifier
         if not self.options.needs_verifier and unit is not None and unit.per_score:
             raise UserError(f"strategy {job.strategy} makes no verifier passes: give its budget in tokens or seconds")
         if job.on is None and job.question is None:
             if not nano:
                 raise UserError("nothing to solve: give a question, or name problems with --on (infer list evalsets)")
             job = job.model_copy(update={"on": "nano"})
-        self.job = job
-        self.profile = models.profile(job.model)
+        names = {"model": self.model.name if self.model else None, "prm": verifier.name if verifier else None}
+        self.job = job.model_copy(update=names)
+        self.profile = self.model.profile if self.model else Profile()
         self.evalset = self._evalset(job, nano)
+
+    def _model(self, job: Job) -> ModelRef | None:
+        """The model to generate with. One on a server need not be here; None: the only one that the server has."""
+        if self.backend.local:
+            if job.base_url is not None:
+                raise UserError("--base-url needs --backend openai")
+            return ModelRef.named(job.model or DEFAULT_MODEL, job.revision)
+        if job.base_url is None:
+            raise UserError(f"--backend {job.backend} needs --base-url, such as http://127.0.0.1:8000/v1")
+        return ModelRef(job.model, where=job.model) if job.model is not None else None
 
     def _evalset(self, job: Job, nano: bool) -> EvalSet:
         if job.question is not None:
@@ -224,47 +228,20 @@ class Models:
 
 @asynccontextmanager
 async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
-    """Loads the models of a plan's job and makes its grader; closes them on the way out."""
-    job = plan.job
+    """Loads the models of a plan and makes its grader; closes them on the way out."""
+    ours, theirs = _shares(plan, machine) if with_verifier else (machine.memory_fraction, machine.memory_fraction)
     async with AsyncExitStack() as stack:
-        generator: Generator
-        ours, theirs = _shares(job, machine, with_verifier)
-        if job.backend == "openai":
-            from infer.generate.openai import OpenAIGenerator
-
-            assert job.base_url is not None
-            generator = await OpenAIGenerator.connect(
-                job.base_url,
-                job.model,
-                api_key=machine.api_key,
-                max_context=job.max_context,
-                concurrency=REQUESTS,
-            )
-            generator.spec = models.spec_if_known(generator.model, job.dtype, download=False)
-        else:
-            assert job.model is not None
-            with interruptible():
-                generator = models.open_generator(
-                    job.model,
-                    job.backend,
-                    dtype=job.dtype,
-                    revision=job.revision,
-                    max_context=job.max_context,
-                    tensor_parallel=machine.tensor_parallel,
-                    data_parallel=machine.data_parallel,
-                    memory_fraction=ours,
-                )
+        with interruptible():
+            generator = await plan.backend.open_generator(_generator_args(plan, machine, ours))
         stack.push_async_callback(generator.close)
         verifier = None
         if with_verifier:
-            assert job.prm is not None
-            local = models.default_backend() if job.backend == "openai" else job.backend
+            assert plan.verifier is not None
+            backend = plan.backend if plan.backend.open_reader is not None else backends.find(backends.default())
             with interruptible():
-                verifier = await models.open_verifier(
-                    job.prm,
-                    local,
+                verifier = await plan.verifier.open(
+                    backend,
                     generator=generator,
-                    revision=job.prm_revision,
                     tensor_parallel=machine.tensor_parallel,
                     memory_fraction=theirs,
                     api_key=machine.prm_api_key,
@@ -273,6 +250,24 @@ async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> A
         grader = plan.evalset.grader()
         stack.push_async_callback(grader.close)
         yield Models(generator, verifier, grader)
+
+
+def _generator_args(plan: Plan, machine: Machine, memory_fraction: float) -> ModelArgs:
+    job, model = plan.job, plan.model
+    if model is not None and plan.backend.local:
+        _ = model.config  # engines report a model that is not there in many more words
+    return ModelArgs(
+        model=model.where if model is not None else None,
+        revision=job.revision,
+        dtype=job.dtype or plan.profile.dtype,
+        max_context=job.max_context,
+        tensor_parallel=machine.tensor_parallel,
+        data_parallel=machine.data_parallel,
+        memory_fraction=memory_fraction,
+        base_url=job.base_url,
+        api_key=machine.api_key,
+        spec_of=lambda name: served_spec(name, job.dtype),
+    )
 
 
 @contextmanager
@@ -288,23 +283,18 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _shares(job: Job, machine: Machine, with_verifier: bool) -> tuple[float, float]:
-    """What share of each GPU's memory generator and verifier get, where both run in vLLM here; said in the log."""
+def _shares(plan: Plan, machine: Machine) -> tuple[float, float]:
+    """The share of each GPU's memory for the generator, and for a reward model beside it. Logged where they differ."""
     fraction = machine.memory_fraction
-    if job.backend != "vllm" or not with_verifier:
+    assert plan.verifier is not None
+    if plan.backend.device_memory is None or not plan.verifier.loads:
         return fraction, fraction
-    assert job.model is not None
-    assert job.prm is not None
-    if not models.loads_verifier(job.prm):
-        return fraction, fraction
-    from infer.generate.engine import device_memory
-
-    generator, verifier = models.spec_if_known(job.model, job.dtype), models.verifier_spec(job.prm)
-    memory = device_memory()
+    assert plan.model is not None
+    memory = plan.backend.device_memory()
     if memory is not None:
         memory *= machine.tensor_parallel  # both are split over as many GPUs, evenly: a share of one is a share of all
-    shares = models.share_memory(generator, verifier, fraction, memory)
-    logger.info("memory: %.2f of it for %s, %.2f for %s", shares[0], job.model, shares[1], job.prm)
+    shares = share_memory(plan.model.spec_if_known(plan.job.dtype), plan.verifier.spec, fraction, memory)
+    logger.info("memory: %.2f of it for %s, %.2f for %s", shares[0], plan.model.name, shares[1], plan.verifier.name)
     return shares
 
 

@@ -18,7 +18,7 @@ from infer.cli.terminal import engine_noise_to, last_error
 from infer.errors import UserError
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.nano import checkpoint
-from infer.runs.job import Job, Machine, Models
+from infer.runs.job import Machine, Models, Plan
 from infer.runs.lock import Lock
 from infer.testing.toy import ToyGenerator, ToyVerifier
 from tests.servers import Server
@@ -74,6 +74,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["list", "strategy"], ["'strategy'", "did you mean strategies?"]),
         (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
         (["list", "models", "--show", "nano"], ["nano-s"]),
+        (["list", "verifiers", "--show", "gen-pmr"], ["'gen-pmr'", "did you mean gen-prm"]),
         (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
         (["cost", "-s", "astar"], ["astar", "infer sweep --dry-run"]),
         (["cost", "-s", "beam", "--n", "6"], ["--n 6 is not divisible by --branches 4"]),
@@ -140,6 +141,12 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
     assert run(["list", "evalsets", "--show", "math500"]) == 0
     assert "{problem}" in capsys.readouterr().out
+    assert run(["list", "verifiers"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("qwen-prm", "Qwen2.5-Math-PRM-7B", "think-prm", "self"):
+        assert words in shown
+    assert run(["list", "verifiers", "--show", "gen-prm"]) == 0
+    assert "a critique and a verdict" in capsys.readouterr().out
     assert run(["list", "models"]) == 0
     assert "nano-s" in capsys.readouterr().out
 
@@ -160,7 +167,7 @@ main()
 
 
 @asynccontextmanager
-async def toys(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+async def toys(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
     """What `open_models` would load."""
     async with Mathematics() as checker:
         yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
@@ -215,7 +222,7 @@ def test_only_problems_that_were_asked_for_count_in_a_comparison(
 def test_the_key_of_a_reward_models_server(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> None:
+    def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> None:
         raise UserError(f"the keys are {machine.api_key} and {machine.prm_api_key}")
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

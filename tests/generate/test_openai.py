@@ -318,6 +318,16 @@ async def test_text_mode_takes_no_ids_and_encodes_plainly(caplog: pytest.LogCapt
     assert len(caplog.records) == 1
 
 
+async def test_a_server_that_can_not_be_read_says_why() -> None:
+    async with connected(Server()) as generator:
+        with pytest.raises(UserError, match=r"/v1 takes no token ids and tells no probabilities .* --backend vllm or"):
+            generator.reader(("Yes", "No"))
+    async with connected(Server(token_exact=True)) as generator:
+        with pytest.raises(UserError, match="the tokenizer of tiny can't be loaded: ") as error:
+            generator.reader(("Yes", "No"))
+        assert "\n" not in str(error.value)
+
+
 async def test_a_server_without_usage_is_refused() -> None:
     server = Server()
     async with connected(server) as generator:

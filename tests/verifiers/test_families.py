@@ -17,8 +17,8 @@ import pytest
 
 from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
-from infer.runs.models import open_verifier
-from infer.verifiers.readers import VLLMHead, VLLMTokens
+from infer.generate.readers import VLLMHead, VLLMTokens
+from tests.engines import open_verifier
 
 pytestmark = pytest.mark.models
 
@@ -303,7 +303,6 @@ async def test_nano(nano_prm_engine: Any) -> None:
     from infer.nano import checkpoint
     from infer.verifiers.classifier import CLASSIFIER
     from infer.verifiers.prm import RewardModel
-    from infer.verifiers.readers import VLLMHead
 
     folder = checkpoint("nano-prm-s")
     verifier = RewardModel(CLASSIFIER, VLLMHead(nano_prm_engine))
@@ -356,7 +355,7 @@ async def test_another_familys_checkpoint_is_an_error_of_one_line(
 
 
 async def test_a_server_whose_model_has_no_tokenizer_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infer.verifiers.served import Connection
+    from infer.generate.served import Connection
     from tests.verifiers import checkpoints
 
     class Served:

@@ -9,7 +9,7 @@ import pytest
 
 from infer.errors import TooLong, UserError
 from infer.nano import checkpoint
-from infer.runs.models import open_verifier
+from tests.engines import open_verifier
 from tests.servers import Server, vllm_server
 
 pytestmark = pytest.mark.models
