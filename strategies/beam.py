@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.core.options import Options
+from infer.core.options import Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Aggregation, Finish, Node
@@ -45,6 +45,9 @@ class StepSearchOptions(Options):
     @property
     def needs_verifier(self) -> bool:
         return True
+
+    def shape(self) -> Shape | None:
+        return Shape(self.n // self.width, self.width) if not self.lookahead else None
 
 
 class BeamOptions(StepSearchOptions):

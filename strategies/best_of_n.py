@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.core.options import Options
+from infer.core.options import Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tasks import all_affordable
@@ -53,6 +53,11 @@ class BestOfNOptions(Options):
     @property
     def needs_verifier(self) -> bool:
         return self.choose in ("prm", "weighted")
+
+    def shape(self) -> Shape | None:
+        if self.n is None or self.choose == "tournament":
+            return None
+        return Shape(1, self.n) if self.level == "step" else Shape(self.n)
 
 
 async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:

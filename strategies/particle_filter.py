@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from infer.core.options import Options
+from infer.core.options import Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Aggregation, Node
@@ -85,6 +85,9 @@ class ParticleFilterOptions(ParticleOptions):
         description="temperature of the first step; it falls in a line to that of the weights",
     )
     anneal_steps: int = Field(10, ge=1, description="steps that this takes")
+
+    def shape(self) -> Shape:
+        return Shape(self.n)
 
     def temperature_at(self, step: int) -> float:
         """The temperature of the weights after this step, counted from 0."""

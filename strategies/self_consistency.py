@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from infer.core.options import Options
+from infer.core.options import Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Aggregation, Node
@@ -56,6 +56,9 @@ class SelfConsistencyOptions(Options):
     @property
     def needs_verifier(self) -> bool:
         return self.weights == "prm"
+
+    def shape(self) -> Shape | None:
+        return Shape(self.n) if self.n is not None else None
 
 
 async def self_consistency(search: Search, options: SelfConsistencyOptions) -> Solution:

@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from infer.cli import cost, grid, listing, report, show, solve  # noqa: F401  (they register their commands)
+from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
 from infer.cli.terminal import last_error, log, say
 from infer.errors import ToldElsewhere, UserError, WriteError
