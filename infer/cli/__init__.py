@@ -1,4 +1,4 @@
-"""The command line. It only reads words and shows results: what is done stands in `infer.runs.job` and below."""
+"""The command line. It reads words and prints results; `infer.runs` does the work."""
 
 import sys
 from typing import NoReturn
@@ -15,7 +15,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command; errors are said in one line on standard error."""
+    """Runs one command and returns its exit code. Prints an error as one line on standard error."""
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except UserError as error:

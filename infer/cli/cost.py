@@ -1,4 +1,4 @@
-"""`infer cost` and `infer hardware`: what it costs, before anything is spent."""
+"""`infer cost` and `infer hardware`: costs on paper, and the devices they are counted for."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ def cost(
 
 
 def _shape(strategy: str, n: int, branches: int | None, options: Sequence[str]) -> Shape:
-    """What a strategy samples with the options that --n, --branches and --option set. Raises UserError."""
+    """The shape of a strategy with the options that --n, --branches and --option set. Raises UserError."""
     found = strategies.find(strategy)
     known = found.options.model_fields
     given = [f"n={n}"] if "n" in known else []

@@ -1,11 +1,11 @@
-"""What can be counted on paper of a reward model, before anything is loaded."""
+"""Reward models on paper: their sizes, as far as they are known before anything is loaded."""
 
 from infer.cost.model import ModelSpec
 from infer.runs import models
 
 
 def verifier_of(prm: str) -> tuple[ModelSpec | None, str]:
-    """The sizes of what can be counted of `--prm`, and a line about the rest: empty if there is none."""
+    """The sizes of `--prm`, as far as they can be counted, and a line that names the rest: empty if nothing is left."""
     spec, (_, members) = models.verifier_spec(prm), models.parse_verifier(prm)
     first = members[0].model
     if spec is None:

@@ -86,9 +86,9 @@ def sweep(
 
 
 def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run.
+    """A row for each cell: its cost if it spends all of its budget of tokens, None with a budget of another unit.
 
-    Also notes: what is assumed, and what is not counted.
+    Also notes, which say what is assumed and what is not counted.
     """
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
@@ -117,7 +117,7 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
             row |= {"dollars": total.dollars * problems if total.dollars is not None else None}
         rows.append(row)
     assumed = "about, if all of the budget is spent, after prompts of 256 tokens"
-    searched = "not counted: tokens of its prompts that a search computes again at each step"
+    searched = "not counted: prompt tokens that a search computes again at each step"
     return rows, [assumed, searched, *filter(None, notes)]
 
 

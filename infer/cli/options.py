@@ -31,15 +31,18 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limit: Annotated[int | None, Flag(WHAT)] = Field(None, ge=1, description="Only the first so many problems.")
-    folder: Annotated[Path | None, Flag(RUN, long="--run")] = Field(
-        None,
-        description="Folder of the run, or of a grid's runs, with one in it for each cell; an unfinished one is "
-        "resumed. Default: a new one under runs/.",
-    )
-    trace: Annotated[bool, Flag(RUN)] = Field(False, description="Keep each problem's search tree, for infer show.")
-    as_json: Annotated[bool, Flag(RUN, long="--json")] = Field(False, description="Print the result as JSON.")
-    debug: Annotated[bool, Flag(RUN)] = Field(False, description="Show tracebacks and the engines' own messages.")
+    limit: Annotated[int | None, Flag(WHAT), Field(ge=1, description="Only the first so many problems.")] = None
+    folder: Annotated[
+        Path | None,
+        Flag(RUN, long="--run"),
+        Field(
+            description="Folder of the run, or of a grid's runs, with one in it for each cell; an unfinished one is "
+            "resumed. Default: a new one under runs/."
+        ),
+    ] = None
+    trace: Annotated[bool, Flag(RUN), Field(description="Keep each problem's search tree, for infer show.")] = False
+    as_json: Annotated[bool, Flag(RUN, long="--json"), Field(description="Print the result as JSON.")] = False
+    debug: Annotated[bool, Flag(RUN), Field(description="Show tracebacks and the engines' own messages.")] = False
 
 
 FIELDS: dict[str, tuple[type[BaseModel], FieldInfo]] = {

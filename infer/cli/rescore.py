@@ -37,8 +37,12 @@ def rescore(
     ] = None,
     prm_revision: str | None,
     prm_api_key: str | None,
-    aggregation: Annotated[Aggregation | None, typer.Option(help="Of step scores. Default: the run's.")] = None,
-    choose: Annotated[Choice | None, typer.Option(help="What decides. Default: the trajectory stays chosen.")] = None,
+    aggregation: Annotated[
+        Aggregation | None, typer.Option(help="Aggregation of step scores. Default: the run's.")
+    ] = None,
+    choose: Annotated[
+        Choice | None, typer.Option(help="How the answer is chosen. Default: the chosen trajectory stays.")
+    ] = None,
     answers: Annotated[Literal["math", "exact"], typer.Option(help="How answers are compared.")] = "math",
     as_json: bool,
     debug: bool,

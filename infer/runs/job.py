@@ -45,80 +45,105 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    question: Annotated[str | None, Flag(None)] = Field(None, description="One question to solve, in place of --on.")
-    on: Annotated[str | None, Flag(WHAT)] = Field(
-        None,
-        description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a dataset "
-        "OWNER/NAME of the hub. Default with a packaged model: nano.",
-    )
-    problem_column: Annotated[str | None, Flag(WHAT)] = Field(None, description="Column of the problem's text.")
-    answer_column: Annotated[str | None, Flag(WHAT)] = Field(None, description="Column of the reference answer.")
-    id_column: Annotated[str | None, Flag(WHAT)] = Field(None, description="Column of a unique id.")
-    split: Annotated[str | None, Flag(WHAT)] = Field(None, description="Split of a hub dataset.")
-    strategy: Annotated[str, Flag(HOW, "-s")] = Field("greedy", description="Strategy by name (infer list strategies).")
-    options: Annotated[tuple[str, ...], Flag(HOW, "-o", "--option", "KEY=VALUE")] = Field(
-        (), description="An option of the strategy."
-    )
-    budget: Annotated[str | None, Flag(HOW, "-b")] = Field(
-        None,
-        description="Budget per problem, never exceeded: generated tokens (4k, 4096tok), verifier passes (64prm), "
-        "seconds (30s), or the cost of both models (2e12flops, 5e15eflops, 0.002usd).",
-    )
-    model: Annotated[str | None, Flag(MODELS, "-m")] = Field(
-        None, description=f"A packaged model, a folder, or a hub id. Default: {models.DEFAULT_MODEL}."
-    )
-    revision: Annotated[str | None, Flag(MODELS)] = Field(None, description="Revision of the model on the hub.")
-    prm: Annotated[str | None, Flag(MODELS)] = Field(
-        None,
-        description="Reward model: a packaged name, folder, hub id, or URL of a vLLM server; self; several as a,b, "
-        "min:a,b or prod:a,b. Prefix the family if it cannot be detected (math-shepherd:DIR). Append #chains=N to a "
-        f"judge. Default for nano models: {models.DEFAULT_PRM}.",
-    )
-    prm_revision: Annotated[str | None, Flag(MODELS)] = Field(None, description="Revision of the PRM on the hub.")
+    question: Annotated[str | None, Flag(None), Field(description="One question to solve, in place of --on.")] = None
+    on: Annotated[
+        str | None,
+        Flag(WHAT),
+        Field(
+            description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a "
+            "dataset OWNER/NAME of the hub. Default with a packaged model: nano."
+        ),
+    ] = None
+    problem_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the problem's text.")] = None
+    answer_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the reference answer.")] = None
+    id_column: Annotated[str | None, Flag(WHAT), Field(description="Column of a unique id.")] = None
+    split: Annotated[str | None, Flag(WHAT), Field(description="Split of a hub dataset.")] = None
+    strategy: Annotated[str, Flag(HOW, "-s"), Field(description="Strategy by name (infer list strategies).")] = "greedy"
+    options: Annotated[
+        tuple[str, ...], Flag(HOW, "-o", "--option", "KEY=VALUE"), Field(description="An option of the strategy.")
+    ] = ()
+    budget: Annotated[
+        str | None,
+        Flag(HOW, "-b"),
+        Field(
+            description="Budget per problem, never exceeded: generated tokens (4k, 4096tok), verifier passes (64prm), "
+            "seconds (30s), or the cost of both models (2e12flops, 5e15eflops, 0.002usd)."
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Flag(MODELS, "-m"),
+        Field(description=f"A packaged model, a folder, or a hub id. Default: {models.DEFAULT_MODEL}."),
+    ] = None
+    revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the model on the hub.")] = None
+    prm: Annotated[
+        str | None,
+        Flag(MODELS),
+        Field(
+            description="Reward model: a packaged name, folder, hub id, or URL of a vLLM server; self; several as a,b, "
+            "min:a,b or prod:a,b. Prefix the family if it cannot be detected (math-shepherd:DIR). Append #chains=N to "
+            f"a judge. Default for nano models: {models.DEFAULT_PRM}."
+        ),
+    ] = None
+    prm_revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the PRM on the hub.")] = None
     backend: Annotated[models.Backend, Flag(MODELS)] = Field(
         default_factory=models.default_backend,
         description="vllm, transformers, or openai (a completions server). Default: vllm if it is installed, else "
         "transformers.",
     )
-    base_url: Annotated[str | None, Flag(MODELS)] = Field(
-        None, description="URL of the server, such as http://127.0.0.1:8000/v1."
-    )
-    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"] | None, Flag(MODELS)] = Field(
-        None, description="auto, bfloat16, float16 or float32. Default: the profile's."
-    )
+    base_url: Annotated[
+        str | None, Flag(MODELS), Field(description="URL of the server, such as http://127.0.0.1:8000/v1.")
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"] | None,
+        Flag(MODELS),
+        Field(description="auto, bfloat16, float16 or float32. Default: the profile's."),
+    ] = None
     # the bounds are vLLM's
-    temperature: Annotated[float | None, Flag(SAMPLING)] = Field(
-        None, ge=0, le=2, description="0 is greedy. Default: the model's profile."
-    )
-    top_p: Annotated[float, Flag(SAMPLING)] = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
-    top_k: Annotated[int, Flag(SAMPLING)] = Field(0, ge=0, description="0 is off.")
-    min_p: Annotated[float, Flag(SAMPLING)] = Field(0.0, ge=0, le=1, description="0 is off.")
-    max_tokens: Annotated[int | None, Flag(SAMPLING)] = Field(
-        None, ge=1, description="Maximum tokens per completion. Default: the profile's."
-    )
-    step_tokens: Annotated[int | None, Flag(SAMPLING)] = Field(
-        None, ge=1, description="Maximum tokens per step. Default: the profile's."
-    )
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Flag(SAMPLING, escapes=True)] = Field(
-        (), description=r"A string that ends a completion; \n in it is a line break."
-    )
-    delimiter: Annotated[str | None, Flag(SAMPLING, escapes=True)] = Field(
-        None,
-        min_length=1,
-        description=r"A string that ends a step; \n in it is a line break. Default: the profile's, a blank line.",
-    )
-    max_context: Annotated[int | None, Flag(MODELS)] = Field(
-        None, ge=1, description="Maximum tokens of prompt and completion. Default: the model's."
-    )
-    hardware: Annotated[str, Flag(MODELS)] = Field(
-        "h100",
-        description=f"Device that costs are counted for: {', '.join(HARDWARE)}, or cpu (measured by infer hardware "
-        "--measure).",
-    )
-    batch: Annotated[int, Flag(MODELS)] = Field(
-        64, ge=1, description="Requests assumed to share each reading of the weights, in costs."
-    )
-    seed: Annotated[int, Flag(HOW)] = Field(0, description="Random seed of the run.")
+    temperature: Annotated[
+        float | None, Flag(SAMPLING), Field(ge=0, le=2, description="0 is greedy. Default: the model's profile.")
+    ] = None
+    top_p: Annotated[float, Flag(SAMPLING), Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")] = 1.0
+    top_k: Annotated[int, Flag(SAMPLING), Field(ge=0, description="0 is off.")] = 0
+    min_p: Annotated[float, Flag(SAMPLING), Field(ge=0, le=1, description="0 is off.")] = 0.0
+    max_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per completion. Default: the profile's.")
+    ] = None
+    step_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per step. Default: the profile's.")
+    ] = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Flag(SAMPLING, escapes=True),
+        Field(description=r"A string that ends a completion; \n in it is a line break."),
+    ] = ()
+    delimiter: Annotated[
+        str | None,
+        Flag(SAMPLING, escapes=True),
+        Field(
+            min_length=1,
+            description=r"A string that ends a step; \n in it is a line break. Default: the profile's, a blank line.",
+        ),
+    ] = None
+    max_context: Annotated[
+        int | None,
+        Flag(MODELS),
+        Field(ge=1, description="Maximum tokens of prompt and completion. Default: the model's."),
+    ] = None
+    hardware: Annotated[
+        str,
+        Flag(MODELS),
+        Field(
+            description=f"Device that costs are counted for: {', '.join(HARDWARE)}, or cpu (measured by infer hardware "
+            "--measure)."
+        ),
+    ] = "h100"
+    batch: Annotated[
+        int,
+        Flag(MODELS),
+        Field(ge=1, description="Requests assumed to share each reading of the weights, in costs."),
+    ] = 64
+    seed: Annotated[int, Flag(HOW), Field(description="Random seed of the run.")] = 0
 
     @field_validator("options", mode="before")
     @classmethod
@@ -131,23 +156,29 @@ class Machine(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    concurrency: Annotated[int, Flag(RUN)] = Field(
-        64, ge=1, description="Problems in flight at once; a large GPU needs more to be full."
-    )
-    tensor_parallel: Annotated[int, Flag(MODELS)] = Field(
-        1, ge=1, description="Number of GPUs that each model is split over."
-    )
-    data_parallel: Annotated[int, Flag(MODELS)] = Field(1, ge=1, description="Copies of the generator.")
-    memory_fraction: Annotated[float, Flag(MODELS, long="--gpu-memory")] = Field(
-        0.9, ge=0.05, le=1, description="Share of the GPU's memory for the models."
-    )
-    api_key: Annotated[str | None, Flag(MODELS, envvar="OPENAI_API_KEY")] = Field(
-        None, repr=False, description="API key of the server."
-    )
+    concurrency: Annotated[
+        int, Flag(RUN), Field(ge=1, description="Problems in flight at once; a large GPU needs more to be full.")
+    ] = 64
+    tensor_parallel: Annotated[
+        int, Flag(MODELS), Field(ge=1, description="Number of GPUs that each model is split over.")
+    ] = 1
+    data_parallel: Annotated[int, Flag(MODELS), Field(ge=1, description="Copies of the generator.")] = 1
+    memory_fraction: Annotated[
+        float,
+        Flag(MODELS, long="--gpu-memory"),
+        Field(ge=0.05, le=1, description="Share of the GPU's memory for the models."),
+    ] = 0.9
+    api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="OPENAI_API_KEY"),
+        Field(repr=False, description="API key of the server."),
+    ] = None
     # no other key is sent there: the two servers may be strangers to each other
-    prm_api_key: Annotated[str | None, Flag(MODELS, envvar="INFER_PRM_API_KEY")] = Field(
-        None, repr=False, description="API key of the servers that --prm names."
-    )
+    prm_api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="INFER_PRM_API_KEY"),
+        Field(repr=False, description="API key of the servers that --prm names."),
+    ] = None
 
 
 class Plan:
