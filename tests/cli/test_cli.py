@@ -80,7 +80,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["cost", "-s", "beam", "--n", "8", "--branches", "3"], ["--n 8 is not divisible by --branches 3"]),
         (["cost", "-s", "beam", "-o", "lookahead=2"], ["beam", "infer sweep --dry-run"]),
         (["cost", "-s", "astr"], ["'astr'", "did you mean astar?"]),
-        (["cost", "--n", "0"], ["--n", "equal to 1"]),
+        (["cost", "--n", "0"], ["--n", "1"]),
         (["cost", "--tokens", "4z"], ["--tokens 4z", "8k"]),
         (["cost", "--prompt", "30s"], ["--prompt 30s", "4096"]),
         (["cost", "--hardware", "foo"], ["'foo'", "h100"]),
