@@ -26,6 +26,7 @@ reliable ones, from deciding. The target of `smc` stays that of T: what a temper
 
 from pydantic import Field
 
+from infer.core.options import Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.errors import BudgetSpent
@@ -45,6 +46,9 @@ class ParticleFilterOptions(ParticleOptions):
         description="temperature of the first step; it falls in a line to that of the weights",
     )
     anneal_steps: int = Field(10, ge=1, description="steps that this takes")
+
+    def shape(self) -> Shape:
+        return Shape(self.n)
 
     def temperature_at(self, step: float) -> float:
         """The temperature of the weights after this step, counted from 0."""

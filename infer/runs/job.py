@@ -4,14 +4,14 @@ import itertools
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infer.core.generator import Generator, Message, Sampling
 from infer.core.grading import Grader
@@ -27,11 +27,13 @@ from infer.core.trace import Trace, Watch
 from infer.core.verifier import Verifier
 from infer.cost import hardware
 from infer.cost.formulas import Serving
+from infer.cost.hardware import HARDWARE
 from infer.errors import UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
 from infer.generate import backends
 from infer.generate.backends import Backend, ModelArgs
+from infer.runs.fields import HOW, MODELS, RUN, SAMPLING, WHAT, Flag
 from infer.runs.models import DEFAULT_MODEL, DEFAULT_PRM, ModelRef, Profile, served_spec, share_memory
 from infer.runs.verifiers import VerifierRef
 from infer.strategies import find as find_strategy
@@ -40,50 +42,144 @@ logger = logging.getLogger(__name__)
 
 
 class Job(BaseModel):
-    """What to solve, how, with which models. Fields left None take the model's profile."""
+    """The problems to solve, how, and with which models. Fields left None take the model's profile."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    question: str | None = None
-    on: str | None = None
-    problem_column: str | None = None
-    answer_column: str | None = None
-    id_column: str | None = None
-    split: str | None = None
-    strategy: str = "greedy"
-    options: tuple[str, ...] = ()
-    budget: str | None = None
-    model: str | None = None
-    revision: str | None = None
-    prm: str | None = None
-    prm_revision: str | None = None
-    backend: str = Field(default_factory=backends.default)
-    base_url: str | None = None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)  # what vLLM takes
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
-    step_tokens: int | None = Field(None, ge=1)
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    delimiter: str | None = Field(None, min_length=1)
-    max_context: int | None = Field(None, ge=1)
-    hardware: str = "h100"
-    batch: int = Field(64, ge=1)
-    seed: int = 0
+    question: Annotated[str | None, Flag(None), Field(description="One question to solve, in place of --on.")] = None
+    on: Annotated[
+        str | None,
+        Flag(WHAT),
+        Field(
+            description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a "
+            "dataset OWNER/NAME of the hub. Default with a packaged model: nano."
+        ),
+    ] = None
+    problem_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the problem's text.")] = None
+    answer_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the reference answer.")] = None
+    id_column: Annotated[str | None, Flag(WHAT), Field(description="Column of a unique id.")] = None
+    split: Annotated[str | None, Flag(WHAT), Field(description="Split of a hub dataset.")] = None
+    strategy: Annotated[str, Flag(HOW, "-s"), Field(description="Strategy by name (infer list strategies).")] = "greedy"
+    options: Annotated[
+        tuple[str, ...], Flag(HOW, "-o", "--option", "KEY=VALUE"), Field(description="An option of the strategy.")
+    ] = ()
+    budget: Annotated[
+        str | None,
+        Flag(HOW, "-b"),
+        Field(
+            description="Budget per problem, never exceeded: generated tokens (4k, 4096tok), verifier passes (64prm), "
+            "seconds (30s), or the cost of both models (2e12flops, 5e15eflops, 0.002usd)."
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Flag(MODELS, "-m"),
+        Field(description=f"A packaged model, a folder, or a hub id. Default: {DEFAULT_MODEL}."),
+    ] = None
+    revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the model on the hub.")] = None
+    prm: Annotated[
+        str | None,
+        Flag(MODELS),
+        Field(
+            description="Reward model: a packaged name, folder, hub id, or URL of a vLLM server; self; several as a,b, "
+            "min:a,b or prod:a,b. Prefix the family if it cannot be detected (math-shepherd:DIR). Append #chains=N to "
+            f"a judge. Default for nano models: {DEFAULT_PRM}."
+        ),
+    ] = None
+    prm_revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the PRM on the hub.")] = None
+    backend: Annotated[str, Flag(MODELS)] = Field(
+        default_factory=backends.default,
+        description="vllm, transformers, or openai (a completions server). Default: vllm if it is installed, else "
+        "transformers.",
+    )
+    base_url: Annotated[
+        str | None, Flag(MODELS), Field(description="URL of the server, such as http://127.0.0.1:8000/v1.")
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"] | None,
+        Flag(MODELS),
+        Field(description="auto, bfloat16, float16 or float32. Default: the profile's."),
+    ] = None
+    # the bounds are vLLM's
+    temperature: Annotated[
+        float | None, Flag(SAMPLING), Field(ge=0, le=2, description="0 is greedy. Default: the model's profile.")
+    ] = None
+    top_p: Annotated[float, Flag(SAMPLING), Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")] = 1.0
+    top_k: Annotated[int, Flag(SAMPLING), Field(ge=0, description="0 is off.")] = 0
+    min_p: Annotated[float, Flag(SAMPLING), Field(ge=0, le=1, description="0 is off.")] = 0.0
+    max_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per completion. Default: the profile's.")
+    ] = None
+    step_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per step. Default: the profile's.")
+    ] = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Flag(SAMPLING, escapes=True),
+        Field(description=r"A string that ends a completion; \n in it is a line break."),
+    ] = ()
+    delimiter: Annotated[
+        str | None,
+        Flag(SAMPLING, escapes=True),
+        Field(
+            min_length=1,
+            description=r"A string that ends a step; \n in it is a line break. Default: the profile's, a blank line.",
+        ),
+    ] = None
+    max_context: Annotated[
+        int | None,
+        Flag(MODELS),
+        Field(ge=1, description="Maximum tokens of prompt and completion. Default: the model's."),
+    ] = None
+    hardware: Annotated[
+        str,
+        Flag(MODELS),
+        Field(
+            description=f"Device that costs are counted for: {', '.join(HARDWARE)}, or cpu (measured by infer hardware "
+            "--measure)."
+        ),
+    ] = "h100"
+    batch: Annotated[
+        int,
+        Flag(MODELS),
+        Field(ge=1, description="Requests assumed to share each reading of the weights, in costs."),
+    ] = 64
+    seed: Annotated[int, Flag(HOW), Field(description="Random seed of the run.")] = 0
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _texts(cls, options: Any) -> Any:
+        return tuple(f"{name}={value}" for name, value in options.items()) if isinstance(options, Mapping) else options
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(BaseModel):
     """Where a job runs; it may differ from one resumption to the next."""
 
-    concurrency: int = 64
-    tensor_parallel: int = 1
-    data_parallel: int = 1
-    memory_fraction: float = 0.9
-    api_key: str | None = None
-    prm_api_key: str | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    concurrency: Annotated[
+        int, Flag(RUN), Field(ge=1, description="Problems in flight at once; a large GPU needs more to be full.")
+    ] = 64
+    tensor_parallel: Annotated[
+        int, Flag(MODELS), Field(ge=1, description="Number of GPUs that each model is split over.")
+    ] = 1
+    data_parallel: Annotated[int, Flag(MODELS), Field(ge=1, description="Copies of the generator.")] = 1
+    memory_fraction: Annotated[
+        float,
+        Flag(MODELS, long="--gpu-memory"),
+        Field(ge=0.05, le=1, description="Share of the GPU's memory for the models."),
+    ] = 0.9
+    api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="OPENAI_API_KEY"),
+        Field(repr=False, description="API key of the server."),
+    ] = None
+    # no other key is sent there: the two servers may be strangers to each other
+    prm_api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="INFER_PRM_API_KEY"),
+        Field(repr=False, description="API key of the servers that --prm names."),
+    ] = None
 
 
 class Plan:

@@ -86,3 +86,43 @@ def test_models_that_are_split_share_the_memory_of_all_their_gpus(monkeypatch: p
     assert ours + theirs == pytest.approx(0.9)
     assert ours * 80e9 > 65.5e9 / 2
     assert theirs * 80e9 > 14.2e9 / 2
+
+
+def test_a_runs_record_is_the_one_that_earlier_versions_wrote() -> None:
+    """Runs are resumed where the config is equal: no field may change its name, its form or its default."""
+    job = Job(strategy="best-of-n", options=("n=4", "choose=majority"), budget="1k", stop=("a",), backend="vllm")
+    assert Plan(job).config() == {
+        "question": None,
+        "on": "nano",
+        "problem_column": None,
+        "answer_column": None,
+        "id_column": None,
+        "split": None,
+        "strategy": "best-of-n",
+        "options": {"n": 4, "level": "solution", "choose": "majority", "verdict_tokens": 256, "aggregation": None},
+        "budget": "1000tok",
+        "model": "nano-s",
+        "revision": None,
+        "prm": None,
+        "prm_revision": None,
+        "backend": "vllm",
+        "dtype": None,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "max_tokens": 256,
+        "step_tokens": 64,
+        "stop": ["a"],
+        "delimiter": "\n\n",
+        "max_context": None,
+        "hardware": "h100",
+        "batch": 64,
+        "seed": 0,
+        "evalset": "procedural",
+        "template": {"system": None, "user": "{problem}"},
+    }
+
+
+def test_options_may_be_a_dictionary() -> None:
+    assert Job.model_validate({"options": {"k": 8, "duplicates": True}}).options == ("k=8", "duplicates=True")
