@@ -112,6 +112,6 @@ def recognize(model: str, config: Config) -> str:
     if described.endswith("ForSequenceClassification"):
         described += f" with {labels(config)} labels"
     raise UserError(
-        f"reward model {model} is a {described}, which does not tell its family: put one before it, as in "
+        f"reward model {model} is a {described}, whose family can't be detected: put one before it, as in "
         f"math-shepherd:{model} (known: {', '.join(known)})"
     )

@@ -27,7 +27,7 @@ SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 class RunOptions(BaseModel):
-    """What a command does with its jobs: how many problems it solves, what it keeps, and what it prints."""
+    """Options of a command apart from its jobs: how many problems it solves, and what it keeps and prints."""
 
     model_config = ConfigDict(frozen=True)
 

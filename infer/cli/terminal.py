@@ -25,7 +25,7 @@ _began = 0
 
 
 def log() -> Path | None:
-    """Where standard error of the engines went, if a command started any."""
+    """The log of the engines' standard error, if a command started any."""
     return _log
 
 

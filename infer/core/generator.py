@@ -66,6 +66,11 @@ class Completion:
     prefill: int
     cached: int
 
+    @classmethod
+    def nothing(cls, *, logprobs: bool) -> "Completion":
+        """The completion of a request whose deadline came before its first token, nothing computed."""
+        return cls([], 0, "", "length", [] if logprobs else None, prefill=0, cached=0)
+
 
 class Generator(Protocol):
     """A language model that continues prompts. All calls share one batch: await many at once."""

@@ -137,7 +137,7 @@ class OpenAIGenerator:
                 else:
                     raise
         if self._has_template:
-            logger.warning("%s has no chat template that %s tells: plain prompts", self.model, self._base_url)
+            logger.warning("%s reports no chat template of %s: prompts are plain text", self._base_url, self.model)
             self._has_template = False
         text = plain_prompt(messages)
         return await self._ids(prompt=text) if self.token_exact else text
@@ -171,8 +171,8 @@ class OpenAIGenerator:
         """
         if not self.token_exact:
             raise UserError(
-                f"{self._base_url} takes no token ids and tells no probabilities of chosen tokens: use a vLLM server, "
-                "or --backend vllm or transformers"
+                f"{self._base_url} takes no token ids and reports no probabilities of chosen tokens: "
+                "use a vLLM server, or --backend vllm or transformers"
             )
         server = Connection(self._http, self._root, self.model, self.source, self.max_context, self.spec)
         return ServedTokens(server, load_tokenizer(self.source, None), pair)
@@ -201,7 +201,7 @@ class OpenAIGenerator:
         try:
             reply = await self._reply(self._body(request, seed), request.deadline)
             if reply is None:
-                return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
+                return Completion.nothing(logprobs=request.logprobs)
             return await self._completion(request, reply)
         finally:
             self._running.discard(task)
@@ -266,12 +266,14 @@ class OpenAIGenerator:
         prompt_tokens = usage.get("prompt_tokens", 0 if isinstance(request.prompt, str) else len(request.prompt))
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         logprobs = reply.logprobs if request.logprobs else None
-        return Completion(reply.tokens, num_tokens, text, finish, logprobs, prompt_tokens - cached, cached)
+        return Completion(
+            reply.tokens, num_tokens, text, finish, logprobs, prefill=prompt_tokens - cached, cached=cached
+        )
 
     def _usage(self, reply: _Reply) -> Json:
         """The server's own counts. A cut stream has none: its chunks are counted, one token each."""
         if reply.usage is None and not reply.cut and not reply.tokens:
-            raise RuntimeError(f"{self._base_url} tells no usage with its replies, so that tokens can't be counted")
+            raise RuntimeError(f"{self._base_url} reports no usage with its replies, so that tokens can't be counted")
         return reply.usage or {}
 
     async def _exact_text(self, prompt: Prompt, reply: _Reply, finish: Finish, stop: str | None) -> str:

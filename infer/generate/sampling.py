@@ -24,7 +24,7 @@ _BLOCK = 256
 
 
 def streams(seeds: Sequence[int]) -> NDArray[np.uint64]:
-    """Where the stream of each seed (any integer) begins; those of neighbouring seeds are far apart."""
+    """The start of each seed's stream (any integer); those of neighbouring seeds are far apart."""
     return _mixed(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64))
 
 

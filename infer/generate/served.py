@@ -162,7 +162,7 @@ class ServedTokens:
         try:
             value = sigmoid(told[f"token_id:{self._yes}"] - told[f"token_id:{self._no}"])
         except KeyError:
-            raise UserError("the server tells no log-probabilities of chosen tokens: it needs a newer vLLM") from None
+            raise UserError("the server reports no log-probabilities of chosen tokens: it needs a newer vLLM") from None
         cached = (reply["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return Scores([value], [Call(self.spec, len(prompt) - cached, cached, 1)])
 

@@ -73,7 +73,9 @@ class _Row:
             self.text.flush()
         logprobs = self.logprobs if self.request.logprobs else None
         text, count = self.text.text, len(self.tokens)
-        self.done.set_result(Completion(self.tokens, count, text, why, logprobs, self.prefill, self.cached))
+        self.done.set_result(
+            Completion(self.tokens, count, text, why, logprobs, prefill=self.prefill, cached=self.cached)
+        )
 
     def running(self) -> bool:
         """Not finished, not cancelled. A row whose deadline has passed is finished here."""

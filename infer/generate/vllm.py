@@ -73,7 +73,7 @@ class VLLMGenerator:
 
     def _completion(self, output: Any, request: Request) -> Completion:
         if output is None:  # nothing by the deadline
-            return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
+            return Completion.nothing(logprobs=request.logprobs)
         sample = output.outputs[0]
         prompt, tokens = output.prompt_token_ids, list(sample.token_ids)
         text, finish = self._text(prompt, tokens, sample, _finish(sample, request))
@@ -81,7 +81,7 @@ class VLLMGenerator:
         if request.logprobs:
             logprobs = [position[token].logprob for token, position in zip(tokens, sample.logprobs, strict=True)]
         cached = output.num_cached_tokens or 0
-        return Completion(tokens, len(tokens), text, finish, logprobs, len(prompt) - cached, cached)
+        return Completion(tokens, len(tokens), text, finish, logprobs, prefill=len(prompt) - cached, cached=cached)
 
     def _text(self, prompt: list[int], tokens: list[int], sample: Any, finish: Finish) -> tuple[str, Finish]:
         """The text of whole tokens, and why it ended; vLLM's own but for two cases.

@@ -21,7 +21,7 @@ class Flag:
     """How the command line offers a field; type, bounds, default and help text (its description) are the field's."""
 
     panel: str | None
-    """Where it stands in the help; None: it is a positional argument."""
+    """Its panel in the help; None: it is a positional argument."""
     short: str | None = None
     long: str | None = None
     """None: `--` and the field's name."""

@@ -153,7 +153,7 @@ class Job(BaseModel):
 
 
 class Machine(BaseModel):
-    """Where a job runs; it may differ from one resumption to the next."""
+    """The machine of a job; it may differ from one resumption to the next."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -257,7 +257,7 @@ class Plan:
         return itertools.islice(self.evalset.load(), limit)
 
     def config(self) -> dict[str, Any]:
-        """What two runs must share to be the same run: the job with its defaults filled in."""
+        """The configuration that identifies a run: the job with its defaults filled in."""
         template = self.evalset.template
         return {
             **self.job.model_dump(mode="json", exclude={"base_url"}),

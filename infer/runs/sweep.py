@@ -14,13 +14,13 @@ class Cell:
     """One point of a grid."""
 
     name: str
-    """What tells it from the others, and its run's folder inside the grid's: `astar,k=8@1k`."""
+    """Unique in the grid, and the folder of its run inside the grid's: `astar,k=8@1k`."""
     strategy: str
     plan: Plan
 
     @property
     def pair(self) -> tuple[Any, ...]:
-        """What it shares with the cells that it is compared with: all but the strategy and its options."""
+        """The settings that cells share to be compared: all but the strategy and its options."""
         job = self.plan.job
         return job.model, job.temperature, job.seed, str(self.plan.budget)
 

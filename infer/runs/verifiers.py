@@ -182,7 +182,7 @@ async def _connect(member: Member, args: ModelArgs) -> Verifier:
         server.spec = known_spec(model.config, None, server.source)
         family = families.find(member.family or families.recognize(server.source, model.config))
         if not isinstance(family, Family):
-            raise UserError(f"{member.name}: a judge that writes runs on this machine, not behind a URL")
+            raise UserError(f"{member.name}: a judge that writes runs on this machine, not on a server")
         family.check(server.source, model.config)
         tokenizer = load_tokenizer(model.where, args.revision)
         if family.pair is None:

@@ -332,7 +332,7 @@ async def test_a_probability_that_bfloat16_rounds_to_zero_is_still_a_score(tmp_p
         ("outcome", "classifier:", "a LlamaForSequenceClassification with 1 labels: classifier needs .* with 2"),
         ("rlhflow_prm", "math-shepherd:", "'ки' is .* tokens to the tokenizer"),
         ("rlhflow_prm", "outcome:", "a LlamaForCausalLM"),
-        ("rlhflow_prm", "", "is a LlamaForCausalLM, which does not tell its family: .* math-shepherd, gen-prm"),
+        ("rlhflow_prm", "", "is a LlamaForCausalLM, whose family can't be detected: .* math-shepherd, gen-prm"),
         ("math_shepherd", "rlhflow-prm:", "has no chat template"),
         ("skywork_prm", "qwen-prm:", "lacks 4 weights"),
         ("bert", "", "is a BertForSequenceClassification, which has no `score` head"),

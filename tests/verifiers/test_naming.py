@@ -47,10 +47,10 @@ def test_families_are_told(model: str, config: dict[str, Any], family: str) -> N
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "a Qwen2ForCausalLM, which does not tell its family"),
+        ({"architectures": ["Qwen2ForCausalLM"]}, "a Qwen2ForCausalLM, whose family can't be detected"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": dict.fromkeys(range(5))}, "with 5 labels"),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "LlamaForRewardModelWithGating"),
-        ({}, "a ?, which"),
+        ({}, "a ?, whose family"),
         (
             {"architectures": ["Qwen2ForCausalLM"], "_name_or_path": "/home/u/genprm-runs/Qwen2.5-7B"},
             "Qwen2ForCausalLM",
