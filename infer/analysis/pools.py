@@ -89,6 +89,19 @@ def independent(runs: Runs) -> pd.Series:
     return pd.Series((deepest == 1) & (samples.to_numpy() > 1), index=runs.runs.index)
 
 
+def graded_pools(runs: Runs) -> Runs:
+    """The runs with several independent, graded samples of a problem. Raises UserError where there are none."""
+    several = independent(runs)
+    if not several.any():
+        raise UserError("no run has several independent samples of a problem, as best-of-n draws them")
+    candidates = runs.candidates(["correct"])
+    rows = candidates.loc[candidates["correct"].notna(), "problem"]
+    several &= several.index.isin(runs.problems["run"].iloc[rows])
+    if not several.any():
+        raise UserError("no candidate was graded")
+    return runs.select(several)
+
+
 def powers(n: int) -> list[int]:
     """1, 2, 4, ... up to n, and n itself."""
     return sorted({2**i for i in range(max(1, n).bit_length())} | {max(1, n)})

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from infer import cli
 from infer.analysis import accuracy, compare, plots, read
-from infer.analysis.report import _number, summary, write_report
+from infer.analysis.report import summary, write_report
+from infer.analysis.tables import number
 from infer.core.solution import Candidate, Solution
 from infer.errors import UserError, WriteError
 from tests.analysis.synthetic import random_solutions, solution, write_run
@@ -253,7 +254,7 @@ def test_one_place_on_the_frontier_has_one_number() -> None:
 
 
 def test_numbers_of_one_column_look_alike() -> None:
-    assert [_number(x) for x in (0.01234, 9.87, 12345.6, 214_243_842, 1.2e9, 3.4e15)] == [
+    assert [number(x) for x in (0.01234, 9.87, 12345.6, 214_243_842, 1.2e9, 3.4e15)] == [
         *("0.0123", "9.87", "12,346"),
         *("214M", "1.20G", "3.40P"),
     ]
