@@ -60,8 +60,8 @@ class Runs:
 
         Columns: `num_tokens`; `depth` (1: sampled from the prompt in one piece); `finished`; `correct` (1, 0, NaN);
         `group` (class of equal answers within the problem, -1 without an answer); `chosen`; `passes` (steps scored);
-        `score_last`, `score_min`, `score_prod`, `score_mean` and `logprob` (NaN where there is none); `score`: the one
-        of these that the run itself aggregated by.
+        `score_last`, `score_min`, `score_prod`, `score_mean`, `score_max` and `logprob` (NaN where there is none);
+        `score`: the one of these that the run itself aggregated by.
         """
         aggregations = self.runs["aggregation"].to_numpy()
         wanted = [name for name in columns if name != "score"]
@@ -124,7 +124,7 @@ def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
         raise UserError("no runs to read: name at least one run folder")
     records = [load_record(folder) for folder in folders]
     names = _names(folders)
-    tables = columns.load(folders, cache=cache)
+    tables = [columns.load(folder, cache=cache) for folder in folders]
     problems = []
     for name, (table, _) in zip(names, tables, strict=True):
         frame = table.to_pandas()

@@ -9,13 +9,14 @@ of tokens: give a function that counts them.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from infer.analysis.frames import Runs, assemble
+from infer.core.tree import Aggregation
 from infer.errors import UserError
 from infer.evalsets.graders.mathematics import extract, normalize
 
@@ -89,7 +90,7 @@ def read_kinetics(
             "group": np.array(groups, dtype=np.int32),
             "chosen": np.zeros(size, dtype=bool),
             "passes": np.zeros(size, dtype=np.int32),
-            **{f"score_{how}": unknown for how in ("last", "min", "prod", "mean")},
+            **{f"score_{how}": unknown for how in get_args(Aggregation)},
             "logprob": unknown,
         }
     )
