@@ -46,12 +46,12 @@ async def rescore_run(
     problems: Mapping[str, Problem] | None = None,
     concurrency: int = 64,
 ) -> int:
-    """Writes a run with the solutions of another one judged again, and returns how many it added; see `rescore`.
+    """Writes a run with the solutions of another one judged again (see `rescore`). Returns how many it added.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
-    are by default those of the run's evaluation set. Arguments left out keep the run's own values, also those of an
-    earlier judging. A run that was cut off goes on where it stopped. Raises UserError, before there is a new run, where
-    the old one can't be read or has nothing to choose by.
+    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
+    left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
+    stopped. Raises UserError, before there is a new run, where the old one can't be read or has nothing to choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}
@@ -68,11 +68,11 @@ async def rescore_run(
     }
     config = {**config, "rescored": how}
     facts["grader"] = grader.describe()
+    if problems is None and (verifier is not None or not isinstance(grader, Mathematics)):
+        problems = problems_of(config)  # Mathematics needs the references alone, which the run has
     if verifier is not None:
         config["prm"] = prm or "unnamed"
         facts["verifier"] = verifier.describe()
-        if problems is None:
-            problems = problems_of(config)
         if pricing is None and "hardware" in config:
             pricing = Pricing(hardware.find(config["hardware"]), Serving(batch=config["batch"]))
     added = 0
@@ -84,7 +84,7 @@ async def rescore_run(
             pricing=pricing,
             aggregation=aggregation_of(config, facts.get("verifier") or {}),
             choose=choose,
-            problems=problems or {},
+            problems=problems,
             concurrency=concurrency,
         ):
             fresh.append(solution)
@@ -107,20 +107,26 @@ async def rescore(
 
     A verifier scores every step of every candidate, and its usage replaces that of the run's own, at the cost that
     `pricing` gives (default: on an H100); without one, the stored scores stay. `choose` chooses the answer again, by
-    this aggregation; without it, the chosen candidate stays. Either way `grader` grades and groups all answers. Raises
-    UserError where a problem's text is needed and is not among `problems`.
+    this aggregation; without it, the chosen candidate stays. Either way `grader` grades and groups all answers.
+    `problems` by their ids are for the verifier and the grader; by default they get what the solutions store, which
+    lacks the text. Raises UserError for a problem that is not among them.
     """
 
+    def problem_of(solution: Solution) -> Problem:
+        if problems is None and verifier is None:
+            return Problem(solution.problem_id, "", solution.reference, solution.level)
+        found = (problems or {}).get(solution.problem_id)
+        if found is None:
+            raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
+        return found
+
     async def one(solution: Solution) -> Solution:
-        problem = (problems or {}).get(solution.problem_id)
+        problem = problem_of(solution)
         if verifier is not None:
-            if problem is None:
-                raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
             solution = await _scored(solution, problem, verifier, pricing or Pricing(hardware.HARDWARE["h100"]))
-        solution = await graded(solution, problem or _stored_problem(solution), grader)
-        if choose is None:
-            return solution
-        return _with_choice(solution, _choose(solution, choose, aggregation))
+        if choose is not None:
+            solution = _with_choice(solution, await _choose(solution, problem, grader, choose, aggregation))
+        return await graded(solution, problem, grader)
 
     waiting: list[asyncio.Task[Solution]] = []
     try:
@@ -195,11 +201,6 @@ def _evalset_of(config: Mapping[str, Any]) -> EvalSet:
     return find_evalset(config["on"], **{name: config.get(name) for name in names})
 
 
-def _stored_problem(solution: Solution) -> Problem:
-    """As much of a solution's problem as a run stores."""
-    return Problem(solution.problem_id, "", solution.reference, solution.level)
-
-
 def _check_choice(run: Path, choose: Choice) -> None:
     """Raises UserError where no candidate of the run has what `choose` asks for. Most runs have it in their first."""
     candidates = (candidate for solution in read_solutions(run) for candidate in solution.candidates)
@@ -227,37 +228,41 @@ async def _scored(solution: Solution, problem: Problem, verifier: Verifier, pric
 
     results = await gather_or_cancel(score(candidate) for candidate in solution.candidates)
     candidates, spent = [], Usage()
+    too_long = [result for result in results if isinstance(result, TooLong)]
     for candidate, scores in zip(solution.candidates, results, strict=True):
         values = scores.values if isinstance(scores, Scores) else None
         candidates.append(candidate.model_copy(update={"scores": values}))
         spent += pricing.judging(scores.calls, len(values or ()))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
-    return solution.model_copy(update={"candidates": candidates, "usage": usage})
+    note = f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None
+    return solution.model_copy(update={"candidates": candidates, "usage": usage, "note": note})
 
 
-def _with_choice(solution: Solution, chosen: int | None) -> Solution:
-    old, new = (
-        solution.candidates[index].num_tokens if index is not None else 0 for index in (solution.chosen, chosen)
-    )
-    candidate = solution.candidates[chosen] if chosen is not None else None
-    update = {
-        "chosen": chosen,
-        "answer": candidate.answer if candidate else None,
-        "correct": candidate.correct if candidate else None if solution.reference is None else False,
-        "finished": candidate is not None and candidate.finished,
-        "usage": replace(solution.usage, discarded=solution.usage.discarded + old - new),
-    }
-    return solution.model_copy(update=update)
-
-
-def _choose(solution: Solution, how: Choice, aggregation: Aggregation) -> int | None:
+async def _choose(
+    solution: Solution, problem: Problem, grader: Grader, how: Choice, aggregation: Aggregation
+) -> int | None:
     """The index of the candidate that wins by `infer.core.choice`, as in a search."""
     ballots = [_ballot(candidate) for candidate in solution.candidates]
-    groups = [-1 if candidate.group is None else candidate.group for candidate in solution.candidates]
+    groups = None
+    if how in ("majority", "weighted"):
+        groups = await grader.group(problem, [candidate.answer for candidate in solution.candidates])
     index = choice.pick(ballots, how, aggregation, groups)
     return choice.best(ballots, aggregation) if index is None else index
 
 
 def _ballot(candidate: Candidate) -> Ballot:
     return Ballot(candidate.finished, candidate.scores, candidate.logprob, candidate.num_tokens)
+
+
+def _with_choice(solution: Solution, chosen: int | None) -> Solution:
+    """The solution with another candidate chosen, not graded yet."""
+    old, new = (solution.candidates[index] if index is not None else None for index in (solution.chosen, chosen))
+    discarded = solution.usage.discarded + (old.num_tokens if old else 0) - (new.num_tokens if new else 0)
+    update = {
+        "chosen": chosen,
+        "answer": new.answer if new else None,
+        "finished": new is not None and new.finished,
+        "usage": replace(solution.usage, discarded=discarded),
+    }
+    return solution.model_copy(update=update)
