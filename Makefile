@@ -18,4 +18,3 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml scripts/setup.py
 	python3 scripts/setup.py
-	touch $@

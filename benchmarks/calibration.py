@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/calibration.py nano-s ~/models/smollm2 --plot calibration.png
     python benchmarks/calibration.py Qwen/Qwen3-0.6B --hardware h100
 
-Each model is started in vLLM, timed on the grid of `infer.cost.runtime` and, in turn with it, on random groups of
+Each model is started in vLLM, timed on the grid of `infer.runs.calibrate` and, in turn with it, on random groups of
 requests of unequal lengths that start together. Time is the least of some rounds: what disturbs a machine only adds to
 it. Where others keep the machine busy all along, count CPU time (`--cpu-time`, one thread). Without `--hardware` this
 CPU is measured first. Prints the fitted lines, the median and 90th percentile of the relative error, and ends with one
@@ -23,10 +23,11 @@ import numpy as np
 
 from infer.core.generator import Sampling
 from infer.cost.hardware import Hardware, find, measure
-from infer.cost.runtime import GRID, Shape, fit, group_cost, time_groups
+from infer.cost.runtime import Shape, fit, group_cost
 from infer.generate.engine import start_engine
 from infer.generate.vllm import sampling_options
-from infer.runs import models
+from infer.runs.calibrate import GRID, time_groups
+from infer.runs.models import ModelRef
 
 
 def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]]:
@@ -40,9 +41,8 @@ def mixes(count: int, most_prompt: int, most_generated: int) -> list[list[Shape]
 
 
 async def run(model: str, hardware: Hardware, args: argparse.Namespace) -> dict[str, Any]:
-    where = models.locate(model)
-    dtype = models.profile(model).dtype
-    engine: Any = start_engine(where, "generate", dtype=dtype, memory_fraction=0.4)
+    found = ModelRef.named(model)
+    engine: Any = start_engine(found.where, "generate", dtype=found.profile.dtype, memory_fraction=0.4)
     spec = engine.spec
     unseen = mixes(args.mixes, args.most_prompt, args.most_generated)
 

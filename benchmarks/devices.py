@@ -5,7 +5,7 @@
 
 Samples packaged problems at temperatures 0, 0.7 and 1 on both devices and counts the completions that are the same
 token for token. Then samples them once more on the GPU with cuDNN's attention allowed, which plans for every shape that
-it has not seen (`infer.generate.transformers.no_plans` turns it off). Without a GPU only the CPU is timed.
+it has not seen (`infer.generate.loading.disable_cudnn_attention` turns it off). Without a GPU only the CPU is timed.
 """
 
 import argparse

@@ -62,12 +62,12 @@ from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.mathematics import Mathematics, extract
 from infer.evalsets.nano import load
+from infer.generate.backends import REQUESTS
 from infer.generate.engine import start_engine
 from infer.generate.http import Http
 from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
-from infer.runs import models
-from infer.runs.job import REQUESTS
+from infer.runs.models import NANO, ModelRef
 from infer.strategies import find
 from tests.servers import Server, vllm_server
 
@@ -287,16 +287,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the server's model, and of the one in this process")
     args = parser.parse_args()
     args.fixed = args.step_tokens is not None
-    args.step_tokens = args.step_tokens or models.NANO.step_tokens
-    args.max_tokens = args.steps * args.step_tokens if args.fixed else models.NANO.max_tokens
+    args.step_tokens = args.step_tokens or NANO.step_tokens
+    args.max_tokens = args.steps * args.step_tokens if args.fixed else NANO.max_tokens
 
     os.environ |= {
         "VLLM_SERVER_DEV_MODE": "1",  # lets the cache be emptied
         "OMP_NUM_THREADS": str(args.threads),
         "HF_HUB_OFFLINE": "1",
     }
-    where = Path(models.locate(args.model))
-    template = PLAIN if models.is_nano(args.model) else MATHEMATICS
+    model = ModelRef.named(args.model)
+    where = Path(model.where)
+    template = PLAIN if model.packaged else MATHEMATICS
     problems = list(islice(load(size=10_000), args.problems))
     # whole prompts, as in process (chunks and seeds do not go together on a CPU), and no defaults of the checkpoint's
     options = ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192", "--max-num-seqs", "256"]

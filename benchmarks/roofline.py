@@ -24,10 +24,10 @@ import torch
 from scipy.optimize import nnls
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from infer.cost.config import PUBLIC
 from infer.cost.formulas import Cost, Serving, decode_cost, prefill_cost
 from infer.cost.hardware import Hardware, find
-from infer.cost.model import PUBLIC
-from infer.runs import models
+from infer.runs.models import ModelRef
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -132,8 +132,9 @@ def predictions(roofline: list[float], measured: list[float]) -> tuple[float, fl
 
 
 def run(name: str, hardware: Hardware, args: argparse.Namespace) -> list[dict[str, Any]]:
-    spec = models.spec(name, "bfloat16")
-    config = AutoConfig.for_model(**PUBLIC[name]) if name in PUBLIC else AutoConfig.from_pretrained(models.locate(name))
+    found = ModelRef.named(name)
+    spec = found.spec("bfloat16")
+    config = AutoConfig.for_model(**PUBLIC[name]) if name in PUBLIC else AutoConfig.from_pretrained(found.where)
     with torch.device(DEVICE):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
     assert sum(p.numel() for p in model.parameters()) == spec.params

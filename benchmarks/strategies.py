@@ -55,9 +55,11 @@ from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.mathematics import extract
 from infer.evalsets.nano import load
+from infer.generate.backends import VLLM
 from infer.generate.engine import InProcessEngine, start_engine
 from infer.generate.vllm import VLLMGenerator
-from infer.runs import models
+from infer.runs.models import ModelRef
+from infer.runs.verifiers import VerifierRef
 from infer.strategies import find
 
 BLOCK = 32
@@ -445,12 +447,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    nano = models.is_nano(args.model)
-    profile = models.profile(args.model)
-    engine = start_engine(models.locate(args.model), "generate", dtype=profile.dtype, memory_fraction=0.5)
+    model = ModelRef.named(args.model)
+    profile = model.profile
+    engine = start_engine(model.where, "generate", dtype=profile.dtype, memory_fraction=0.5)
     meter = metered(engine)
     generator = VLLMGenerator(engine)
-    template = PLAIN if nano else MATHEMATICS
+    template = PLAIN if model.packaged else MATHEMATICS
     stream = list(islice(load(size=10_000), args.problems * args.rounds))
     prompts = [asyncio.run(generator.encode(template.messages(problem))) for problem in stream]
     free: Any = FreeVerifier()
@@ -480,7 +482,7 @@ def main() -> None:
             run, bare = partial(solved, name), partial(generate_all, meter, prompts, width)
             results.append(compare(name, run, bare, args.problems, width, args.repeats))
     else:
-        verifier: Any = asyncio.run(models.open_verifier(args.prm, "vllm", memory_fraction=0.4))
+        verifier: Any = asyncio.run(VerifierRef.named(args.prm).open(VLLM, memory_fraction=0.4))
         judge = metered(verifier._reader._engine)
         overlap = Overlap(meter, judge)
         judged = replace(setting, verifier=verifier)

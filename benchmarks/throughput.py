@@ -33,7 +33,7 @@ from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
 from infer.generate.engine import InProcessEngine, start_engine
 from infer.generate.vllm import VLLMGenerator
-from infer.runs import models
+from infer.runs.models import ModelRef
 from infer.strategies import find
 
 
@@ -149,8 +149,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    nano = models.is_nano(args.model)
-    where, dtype = models.locate(args.model), models.profile(args.model).dtype
+    model = ModelRef.named(args.model)
+    nano, where, dtype = model.packaged, model.where, model.profile.dtype
     loop = asyncio.Runner()
 
     async def start() -> Any:

@@ -60,7 +60,7 @@ class Answer:
     gen: Posterior
     cont: Posterior
     conversation: Node | None = None
-    """Where it is refined; the root: where answers are generated."""
+    """The conversation in which it is refined; for the root, in which answers are generated."""
     children: "list[Answer]" = field(default_factory=list)
 
 
@@ -100,7 +100,7 @@ async def grow(search: Search, root: Answer, answers: list[Node], options: ABMCT
 
 
 async def select(search: Search, root: Answer) -> Answer:
-    """Where the next answer is generated: the root, or an answer to refine."""
+    """The node to generate the next answer from: the root, or an answer to refine."""
     answer = root
     while answer.children and answer.gen.draw(search.rng) < answer.cont.draw(search.rng):
         draws = [child.own.draw(search.rng) for child in answer.children]

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import Choice
-from infer.core.options import ScoredOptions
+from infer.core.options import ScoredOptions, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -53,6 +53,11 @@ class BestOfNOptions(ScoredOptions):
     @property
     def needs_logprobs(self) -> bool:
         return self.choose in ("logprob", "tournament")
+
+    def shape(self) -> Shape | None:
+        if self.n is None or self.choose == "tournament":
+            return None
+        return Shape(1, self.n) if self.level == "step" else Shape(self.n)
 
 
 async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:

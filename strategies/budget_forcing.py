@@ -9,14 +9,14 @@
 Forced text is part of the trajectory. The model does not generate it, and a budget of tokens is not charged for it.
 
 A model that has no `</think>` in its vocabulary thinks in its answer: its thinking ends where it ends. To wait is then
-to take its end token back, and thinking that is cut off goes on behind "Final Answer:" alone.
+to take its end token back, and thinking that is cut off goes on after "Final Answer:" alone.
 """
 
 from bisect import bisect_right
 
 from pydantic import Field
 
-from infer.core.options import Options
+from infer.core.options import Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -36,6 +36,9 @@ class BudgetForcingOptions(Options):
     )
     wait: str = Field("Wait", min_length=1, description="what the model reads in place of its end of thinking")
     final: str = Field("Final Answer:", description="what it reads after thinking that was cut off")
+
+    def shape(self) -> Shape:
+        return Shape(1)
 
 
 async def budget_forcing(search: Search, options: BudgetForcingOptions) -> Solution:

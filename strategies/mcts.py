@@ -9,16 +9,13 @@
                        share of the votes
              back up   N <- N + 1, W <- W + v from the new node to the root; Q = W / N
 
-Several simulations are in flight: one counts as `virtual_loss` visits of value 0 until it is backed up (Chaslot et al.
-2008). They are backed up in the order of their launch, whichever returns first, so the tree does not depend on timing.
-
-Equal steps after the same node are one child; to sample it again is one more visit of it. A finished step is closed.
-Any other node is closed once its share is used and all its children are closed, so every simulation samples. When the
-root closes, k doubles; the search ends where doubling found nothing new.
+Several simulations are in flight, and are backed up in the order of their launch: the tree does not depend on timing.
+Equal steps after the same node are one child; to sample it again is one more visit of it. When nothing is left to
+sample within the shares, k doubles; the search ends where doubling found nothing new. See `parts/uct.py`.
 """
 
 import math
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -29,6 +26,7 @@ from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
 from infer.strategies.parts.simulate import simulate
+from infer.strategies.parts.uct import State, Tree, likelihood, puct, uct
 
 WITHOUT_BUDGET = 64
 """Simulations where neither `simulations` nor a budget says how many."""
@@ -73,186 +71,94 @@ class MCTSOptions(ScoredOptions):
         return (self.formula == "puct" and self.prior == "logprob") or self.choose == "logprob"
 
 
-@dataclass(eq=False, slots=True)
-class State:
-    """A node of the tree with its statistics: N `visits`, W `total`, and simulations `in_flight` through it."""
+class Found:
+    """Finished solutions, each with the state that it was found from, and with its share of the votes if they count."""
 
-    node: Node
-    parent: "State | None"
-    value: float = 0.0
-    visits: int = 0
-    total: float = 0.0
-    in_flight: int = 0
-    samples: int = 0
-    """Next steps requested, equal ones included."""
-    pending: int = 0
-    """Of those, the ones not backed up yet."""
-    children: "list[State]" = field(default_factory=list)
-    closed: bool = False
-    """Nothing is left to sample here or below, within the shares."""
+    def __init__(self) -> None:
+        self.solutions: list[tuple[Node, State]] = []
+        self.votes: list[float] = []
 
-    @property
-    def path(self) -> "list[State]":
-        """From this state to the root."""
-        path = [self]
-        while (parent := path[-1].parent) is not None:
-            path.append(parent)
-        return path
-
-
-@dataclass(eq=False, slots=True)
-class Tree:
-    """The tree that the simulations backed up so far have built."""
-
-    root: State
-    width: int
-    """k as it stands."""
-    new: int = 0
-    """States since k was last changed."""
-    solutions: list[tuple[Node, State]] = field(default_factory=list)
-    """Finished solutions, each with the state that it was found from."""
-    votes: list[float] = field(default_factory=list)
-    """With values = vote, the value of each solution as it stands in the states' totals."""
+    async def add(self, search: Search, leaf: Node, state: State, *, vote: bool) -> None:
+        """Adds a solution. With `vote` its value, and that of all others, becomes the share of those that agree."""
+        self.solutions.append((leaf, state))
+        if not vote:
+            return
+        groups = await search.group([node for node, _ in self.solutions])
+        counts = tally(groups, [1.0] * len(groups))
+        shares = [counts.get(group, 0.0) / len(groups) for group in groups]
+        for (_, found_from), old, new in zip(self.solutions, [*self.votes, 0.0], shares, strict=True):
+            for above in found_from.path:
+                above.total += new - old
+        self.votes = shares
 
 
 async def mcts(search: Search, options: MCTSOptions) -> Solution:
     """Monte Carlo tree search over steps by UCT or PUCT; values from the PRM, from rollouts or from their votes."""
-    tree = Tree(State(search.root, None), options.width)
-    await grow(search, tree, options)
-    solutions = [node for node, _ in tree.solutions]
+    _, found = await grow(search, options)
+    solutions = [node for node, _ in found.solutions]
     how: Choice = "majority" if options.values == "vote" else "weighted"
     if options.choose == "visits":
-        visits = [[(above.visits, above.total) for above in state.path[::-1]] for _, state in tree.solutions]
+        visits = [[(above.visits, above.total) for above in state.path[::-1]] for _, state in found.solutions]
         solutions = [node for node, path in zip(solutions, visits, strict=True) if path == max(visits)]
     elif options.choose is not None:
         how = options.choose
     return search.solution(await search.choose(solutions, how))
 
 
-async def grow(search: Search, tree: Tree, options: MCTSOptions) -> None:
+async def grow(search: Search, options: MCTSOptions) -> tuple[Tree, Found]:
     """Simulates until all simulations are done, or nothing is left to sample, or to spend."""
+    bound = partial(uct, c=options.c, virtual_loss=options.virtual_loss)
+    if options.formula == "puct":
+        prior = likelihood if options.prior == "logprob" else lambda state: 1.0
+        bound = partial(puct, c=options.c, virtual_loss=options.virtual_loss, prior=prior)
+    tree, found = Tree(search.root, options.width, options.alpha, bound), Found()
 
-    async def launch(idle: bool) -> State | None:
-        while (state := select(tree, options)) is None:
-            if not idle or not _widen(tree):
-                return None
-        state.samples += 1
-        state.pending += 1
-        for above in state.path:
-            above.in_flight += 1
+    async def select(idle: bool) -> State | None:
+        state = tree.select()
+        while state is None and idle and tree.widen():
+            state = tree.select()
+        if state is not None:
+            tree.launch(state)
         return state
 
-    async def land(state: State, sampled: list[Node]) -> None:
-        state.pending -= 1
-        for above in state.path:
-            above.in_flight -= 1
-        await _back_up(search, tree, state, sampled[0], sampled[-1], options)
+    async def back_up(parent: State, sampled: list[Node]) -> None:
+        tree.land(parent)
+        child, leaf = sampled[0], sampled[-1]
+        value, state = _value(search, leaf, options), parent.twin(child)
+        if state is None:
+            state = tree.add(parent, child, value)
+        else:  # an equal step was sampled before
+            search.share_scores(child, state.node)
+            search.prune([child])
+        tree.visit(state, state.value if leaf is child else value)
+        if leaf.finished:
+            await found.add(search, leaf, state, vote=options.values == "vote")
 
-    a_step = options.values == "prm"  # else a step and the rollout after it, which are one solution
+    step = options.values == "prm"  # else a step and the rollout after it, which are one solution
     await simulate(
         search,
-        launch,
+        select,
         lambda state: _expand(search, state, list(state.children), options),
-        land,
+        back_up,
         width=options.parallel,
         limit=options.simulations or (math.inf if search.bounded else WITHOUT_BUDGET),
-        tokens=search.limit(search.root, "step" if a_step else "end"),
-        passes=1.0 if a_step else math.inf,
+        tokens=search.limit(search.root, "step" if step else "end"),
+        passes=1.0 if step else math.inf,
     )
-
-
-def select(tree: Tree, options: MCTSOptions) -> State | None:
-    """The state that the next simulation expands; None where all that could be is closed or in flight."""
-    stack = [tree.root]
-    while stack:
-        state = stack.pop()
-        if state.samples < _share(tree, state, options):
-            return state
-        # the best child last, to be next; the others serve where everything below it is in flight
-        stack += sorted((child for child in state.children[::-1] if not child.closed), key=lambda s: _bound(s, options))
-    return None
-
-
-def _share(tree: Tree, state: State, options: MCTSOptions) -> float:
-    """How many next steps a state may have sampled."""
-    return float(tree.width * max(1, state.visits + state.in_flight) ** options.alpha)
-
-
-def _widen(tree: Tree) -> bool:
-    """Doubles the shares, unless the last time brought no new state."""
-    if not tree.new:
-        return False
-    tree.width, tree.new = 2 * tree.width, 0
-    stack = [tree.root]
-    while stack:
-        state = stack.pop()
-        state.closed = state.node.final
-        stack += state.children
-    return True
-
-
-def _bound(state: State, options: MCTSOptions) -> float:
-    """The child's upper confidence bound, simulations in flight counted as losses."""
-    assert state.parent is not None
-    visits, above = (s.visits + options.virtual_loss * s.in_flight for s in (state, state.parent))
-    q = state.total / visits
-    if options.formula == "uct":
-        return q + options.c * math.sqrt(math.log(above) / visits)
-    return q + options.c * _prior(state, options) * math.sqrt(above) / (1 + visits)
-
-
-def _prior(state: State, options: MCTSOptions) -> float:
-    """P(s' | s), normalized over the siblings that were sampled so far."""
-    assert state.parent is not None
-    siblings = state.parent.children
-    if options.prior == "uniform":
-        return 1 / len(siblings)
-    return _likelihood(state.node) / math.fsum(_likelihood(sibling.node) for sibling in siblings)
-
-
-def _likelihood(node: Node) -> float:
-    """The geometric mean of the step's token probabilities: in (0, 1] however long the step."""
-    return math.exp(math.fsum(node.logprobs) / len(node.logprobs)) if node.logprobs else 1.0
+    return tree, found
 
 
 async def _expand(search: Search, state: State, known: list[State], options: MCTSOptions) -> list[Node]:
-    """A next step of the state, and the rollout from there if there is one; scored."""
+    """A next step of the state, and the rollout from there if there is one; scored unless a known step equals it."""
     sampled = await search.sample(state.node)
     (child,) = sampled
     if options.values != "prm" and not child.final:
         sampled += await search.sample(child, until="end", temperature=0.0 if options.greedy_rollouts else None)
     leaf = sampled[-1]
-    if options.needs_verifier and not _dead(leaf) and not (leaf is child and _twin(child, known)):
+    twin = any((s.node.text, s.node.finish) == (child.text, child.finish) for s in known)
+    if options.needs_verifier and not _dead(leaf) and not (leaf is child and twin):
         await search.score([leaf])
     return sampled
-
-
-async def _back_up(search: Search, tree: Tree, parent: State, child: Node, leaf: Node, options: MCTSOptions) -> None:
-    """Enters a simulation into the tree: its step, if it is new there, and its value."""
-    state = _twin(child, parent.children)
-    if state is not None:
-        search.share_scores(child, state.node)
-        search.prune([child])
-    else:
-        state = State(child, parent, value=_value(search, leaf, options), closed=child.final)
-        parent.children.append(state)
-        tree.new += 1
-    value = state.value if leaf is child else _value(search, leaf, options)
-    for above in state.path:
-        above.visits += 1
-        above.total += value
-    for above in parent.path:
-        had_share = not above.pending and above.samples >= _share(tree, above, options)
-        above.closed = had_share and all(child.closed for child in above.children)
-    if leaf.finished:
-        tree.solutions.append((leaf, state))
-        if options.values == "vote":
-            await _count_votes(search, tree)
-
-
-def _twin(node: Node, states: list[State]) -> State | None:
-    """The state of an equal step."""
-    return next((state for state in states if (state.node.text, state.node.finish) == (node.text, node.finish)), None)
 
 
 def _value(search: Search, leaf: Node, options: MCTSOptions) -> float:
@@ -261,15 +167,5 @@ def _value(search: Search, leaf: Node, options: MCTSOptions) -> float:
 
 
 def _dead(leaf: Node) -> bool:
+    """Whether it ran out of room."""
     return leaf.full and not leaf.finished
-
-
-async def _count_votes(search: Search, tree: Tree) -> None:
-    """Makes the value of every solution the share of all solutions that give its answer."""
-    groups = await search.group([node for node, _ in tree.solutions])
-    votes = tally(groups, [1.0] * len(groups))
-    shares = [votes.get(group, 0.0) / len(groups) for group in groups]
-    for (_, state), old, new in zip(tree.solutions, [*tree.votes, 0.0], shares, strict=True):
-        for above in state.path:
-            above.total += new - old
-    tree.votes = shares

@@ -1,7 +1,7 @@
 """Particle filtering over steps, guided by a process reward model (Puri et al. 2502.01618, algorithm 1).
 
     y_i <- prompt, for n particles
-    repeat   y_i <- y_i and a next step sampled behind it          (a finished particle stays as it is)
+    repeat   y_i <- y_i and a next step sampled after it          (a finished particle stays as it is)
              w_i <- its weight, from the PRM's score r(y_i);  W <- w / sum w
              unless all are finished:
              a_1 .. a_n ~ W;  y_i <- y_{a_i}                       (at each step, or where 1 / sum W_i^2 < ess n)
@@ -26,6 +26,7 @@ reliable ones, from deciding. The target of `smc` stays that of T: what a temper
 
 from pydantic import Field
 
+from infer.core.options import Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.errors import BudgetSpent
@@ -45,6 +46,9 @@ class ParticleFilterOptions(ParticleOptions):
         description="temperature of the first step; it falls in a line to that of the weights",
     )
     anneal_steps: int = Field(10, ge=1, description="steps that this takes")
+
+    def shape(self) -> Shape:
+        return Shape(self.n)
 
     def temperature_at(self, step: float) -> float:
         """The temperature of the weights after this step, counted from 0."""

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import tally
-from infer.core.options import ScoredOptions
+from infer.core.options import ScoredOptions, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -55,6 +55,9 @@ class SelfConsistencyOptions(ScoredOptions):
     @property
     def needs_logprobs(self) -> bool:
         return self.weights == "logprob"
+
+    def shape(self) -> Shape | None:
+        return Shape(self.n) if self.n is not None else None
 
 
 async def self_consistency(search: Search, options: SelfConsistencyOptions) -> Solution:

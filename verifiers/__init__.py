@@ -1,1 +1,1 @@
-"""What judges a solution: answers and process reward models."""
+"""Verifiers: reward models, judges that write, self-evaluation, and several of them as one."""

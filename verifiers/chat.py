@@ -2,7 +2,7 @@
 
 A chat is rendered with its real messages, since templates look at them, and tokenized in one piece, as its model's were
 in training: SentencePiece puts a space before each piece, and byte-level tokenizers merge white space across its
-edges. What looks like a special token in a message is only spelled.
+edges. Text in a message that looks like a special token is only spelled.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Chat:
         return before
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a chat, whatever was put behind it included. The template's own special tokens are real."""
+        """Token ids of a chat and of any text added to it. The template's own special tokens are real."""
         tokenizer = self._tokenizer
         if not tokenizer.chat_template:  # which would have named the tokens that begin a text
             return list(tokenizer.encode(text.replace(APART, ""), split_special_tokens=True))

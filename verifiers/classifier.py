@@ -1,7 +1,7 @@
 """Step classifiers over a chat: the score of a step is read at the step's own last token.
 
 `*ForSequenceClassification` with two labels, label 1 meaning correct; the question as the user's message, the steps so
-far as the assistant's, its end token behind the last step of a finished solution. The packaged nano-prm models are
+far as the assistant's, its end token after the last step of a finished solution. The packaged nano-prm models are
 of this family.
 """
 
@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.errors import UserError
-from infer.verifiers.prm import Config, Family, architecture, encode_plain, encode_question, labels, remember
+from infer.verifiers.prm import (
+    Config,
+    Family,
+    architecture,
+    check_labels,
+    encode_plain,
+    encode_question,
+    labels,
+    remember,
+)
 
 RIGHT = {"+", "correct", "good", "pos", "positive", "right", "true", "valid", "yes"}
 WRONG = {"-", "bad", "false", "incorrect", "invalid", "neg", "negative", "no", "wrong"}
@@ -32,8 +41,9 @@ class ClassifierLayout:
         return tokens, ends
 
 
-def check_label_names(model: str, config: Config) -> None:
-    """Raises UserError where label 0 is named as label 1 should be, or label 1 as label 0. Other names say nothing."""
+def check(model: str, config: Config) -> None:
+    """Raises UserError for another number of labels, and where their names say that label 1 means wrong."""
+    check_labels("classifier", 2, model, config)
     names = {int(label): str(name) for label, name in (config.get("id2label") or {}).items()}
     if names.get(0, "").lower() in RIGHT or names.get(1, "").lower() in WRONG:
         raise UserError(
@@ -46,6 +56,6 @@ CLASSIFIER = Family(
     name="classifier",
     layout=lambda tokenizer, _: ClassifierLayout(tokenizer),
     recognizes=lambda _, config: architecture(config).endswith("ForSequenceClassification") and labels(config) == 2,
-    reads="head",
     aggregation="min",
+    check=check,
 )

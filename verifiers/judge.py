@@ -15,7 +15,6 @@ from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
 from infer.errors import TooLong
 from infer.verifiers.chat import Chat
-from infer.verifiers.readers import Reader, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Form:
     """How a family's judge writes: `opening` is put into its mouth, and it writes until `end`.
 
     `answers` says that its verdicts are the assistant's messages of one conversation: each then begins as those do in
-    the history that it becomes, otherwise behind the template's generation prompt. `end` is put there too where it does
+    the history that it becomes, otherwise after the template's generation prompt. `end` is put there too where it does
     not come by itself; then follows `verdict`, and one token of `pair`, the words for correct and wrong.
     """
 
@@ -42,12 +41,12 @@ class Judge:
         self._form = form
         self._sampling = sampling
         self._chains = chains
-        self._reader: Reader = share(generator, form.pair)
+        self._reader = generator.reader(form.pair)
         self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 
     def most(self, judgements: int) -> list[Call]:
-        """The requests of so many judgements at most: each critique as long as it may be, behind all of the context."""
+        """The requests of so many judgements at most: each critique as long as it may be, after a full context."""
         context, written = self._generator.max_context, self._sampling.max_tokens
         calls = [Call(self.spec, context, 0, written), *self._reader.most([context])]
         return calls * (judgements * self._chains)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.errors import UserError
+from infer.generate.readers import token_id
 from infer.verifiers.prm import Family, numbered
-from infer.verifiers.readers import token_id
 
 TAG = "ки"
 
@@ -41,7 +41,6 @@ MATH_SHEPHERD = Family(
     name="math-shepherd",
     layout=lambda tokenizer, _: MathShepherdLayout(tokenizer),
     recognizes=lambda name, _: "math-shepherd" in name and "prm" in name,  # there are policies of that name too
-    reads="tokens",
     aggregation="min",
     pair=("+", "-"),
 )

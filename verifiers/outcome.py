@@ -12,7 +12,7 @@ from typing import Any
 
 from infer.core.generator import Message
 from infer.verifiers.chat import SLOT, Chat, no_history, render
-from infer.verifiers.prm import Config, Family, architecture, labels
+from infer.verifiers.prm import Config, Family, architecture, check_labels, labels
 
 
 class OutcomeLayout:
@@ -39,7 +39,7 @@ OUTCOME = Family(
     name="outcome",
     layout=OutcomeLayout,
     recognizes=lambda _, config: architecture(config).endswith("ForSequenceClassification") and labels(config) == 1,
-    reads="head",
     aggregation="last",
     stepwise=False,
+    check=lambda model, config: check_labels("outcome", 1, model, config),
 )

@@ -7,16 +7,16 @@ judge, and by what it is recognized. Here is the verifier that they all become.
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from infer.core.pricing import Call
 from infer.core.problem import Problem
+from infer.core.reader import Reader
 from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
-from infer.errors import TooLong
+from infer.errors import TooLong, UserError
 from infer.generate.chat import encode_chat
-from infer.verifiers.readers import Reader
 
 Config = Mapping[str, Any]
 """A checkpoint's config.json."""
@@ -28,7 +28,7 @@ class Layout(Protocol):
     def __call__(self, question: str, steps: Sequence[str], finished: bool) -> tuple[list[int], list[int]]:
         """Token ids, and for each score the length of the prefix at whose last token it is read.
 
-        What stands up to a position depends on the steps up to there alone. White space around a step, the delimiter
+        The tokens up to a position depend on the steps up to there alone. White space around a step, the delimiter
         that ends it included, is no part of it.
         """
         ...
@@ -43,27 +43,14 @@ class Family:
     """From a tokenizer, of which it raises UserError for an unfit one, and the checkpoint's config.json."""
     recognizes: Callable[[str, Config], bool]
     """By a model's name, in lower case, and its config.json."""
-    reads: Literal["head", "tokens"]
-    """A classification head, or one token's probability over another's (`pair`)."""
     aggregation: Aggregation
     stepwise: bool = True
-    pair: tuple[str, str] = ("", "")
-    """The tokens of correct and wrong."""
-    vllm_architecture: str | None = None
-    """A class of `verifiers/vllm_models.py`, where vLLM's own can't be read through the prefix cache."""
-    transformers_class: str | None = None
-    """A class of `verifiers/transformers_models.py`, where transformers has none."""
-
-    def load(self, model: Any, **options: Any) -> Any:
-        """`from_pretrained` of the family's class in transformers."""
-        if self.transformers_class is not None:
-            from infer.verifiers import transformers_models
-
-            return getattr(transformers_models, self.transformers_class).from_pretrained(model, **options)
-        import transformers
-
-        auto = "SequenceClassification" if self.reads == "head" else "CausalLM"
-        return getattr(transformers, f"AutoModelFor{auto}").from_pretrained(model, **options)
+    pair: tuple[str, str] | None = None
+    """The tokens of correct and wrong, of which the next-token probabilities are read. None: a classification head."""
+    classes: Mapping[str, str] = field(default_factory=dict)
+    """By backend, the `module:Class` to load, where the backend has none, or none that its prefix cache can serve."""
+    check: Callable[[str, Config], None] = lambda model, config: None
+    """Raises UserError for a model, by name and config.json, that would load although it is not of this family."""
 
 
 class RewardModel:
@@ -109,8 +96,17 @@ def labels(config: Config) -> int:
     return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
 
 
+def check_labels(family: str, needed: int, model: str, config: Config) -> None:
+    """Raises UserError for what is not a sequence classifier with so many labels."""
+    if not architecture(config).endswith("ForSequenceClassification") or labels(config) != needed:
+        raise UserError(
+            f"reward model {model} is a {architecture(config)} with {labels(config)} labels: {family} needs a "
+            f"...ForSequenceClassification with {needed}"
+        )
+
+
 def remember(encode: Callable[..., list[int]], tokenizer: Any) -> Callable[..., tuple[int, ...]]:
-    """`encode` of one tokenizer, remembered: for the score of each step a search lays out all before it anew."""
+    """`encode` of one tokenizer, remembered: to score a step, a search lays out all steps before it again."""
 
     @functools.lru_cache(maxsize=1 << 12)
     def remembered(*given: Any) -> tuple[int, ...]:
@@ -126,7 +122,7 @@ def encode_question(tokenizer: Any, question: str, system: str | None = None) ->
 
 
 def encode_plain(tokenizer: Any, text: str, tag: str | None = None) -> list[int]:
-    """Token ids of a text in the middle of others. What looks like a special token, or is `tag`, is only spelled."""
+    """Token ids of a text in the middle of others. A special token's text, or `tag`, is only spelled."""
     pieces = [text] if tag is None else re.split(f"(?<={re.escape(tag[0])})(?={re.escape(tag[1:])})", text)
     ids: list[int] = []
     for piece in pieces:

@@ -8,8 +8,8 @@ step scores.
 from collections.abc import Sequence
 from typing import Any
 
+from infer.generate.readers import token_id
 from infer.verifiers.prm import Family, architecture, encode_plain, encode_question, remember
-from infer.verifiers.readers import token_id
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 TAG = "<extra_0>"
@@ -33,8 +33,9 @@ QWEN_PRM = Family(
     name="qwen-prm",
     layout=lambda tokenizer, _: QwenLayout(tokenizer),
     recognizes=lambda _, config: architecture(config) == "Qwen2ForProcessRewardModel",
-    reads="head",
     aggregation="prod",
-    vllm_architecture="InferQwen2ProcessReward",
-    transformers_class="Qwen2ProcessReward",
+    classes={
+        "vllm": "infer.verifiers.vllm_models:InferQwen2ProcessReward",
+        "transformers": "infer.verifiers.transformers_models:Qwen2ProcessReward",
+    },
 )

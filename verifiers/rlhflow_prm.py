@@ -9,9 +9,9 @@ authors' evaluation.
 from collections.abc import Sequence
 from typing import Any
 
+from infer.generate.readers import token_id
 from infer.verifiers.chat import SLOT, no_history, render
 from infer.verifiers.prm import Family, architecture, encode_plain, remember
-from infer.verifiers.readers import token_id
 
 
 class RLHFlowLayout:
@@ -42,7 +42,6 @@ RLHFLOW_PRM = Family(
     name="rlhflow-prm",
     layout=lambda tokenizer, _: RLHFlowLayout(tokenizer),
     recognizes=lambda name, config: "llama3.1-8b-prm" in name and architecture(config).endswith("ForCausalLM"),
-    reads="tokens",
     aggregation="mean",
     pair=("+", "-"),
 )

@@ -14,7 +14,6 @@ from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.errors import TooLong
 from infer.verifiers.chat import Chat
-from infer.verifiers.readers import share
 
 PROMPT = """Problem:
 {question}
@@ -30,7 +29,7 @@ class SelfEvaluation:
     stepwise = False
 
     def __init__(self, generator: Generator) -> None:
-        self._reader = share(generator, ("Yes", "No"))
+        self._reader = generator.reader(("Yes", "No"))
         self._chat = Chat(self._reader.tokenizer)
         self.spec = generator.spec
 

@@ -8,8 +8,8 @@ one. Blank lines stay where they are, as newline tokens. Step scores are average
 from collections.abc import Sequence
 from typing import Any
 
+from infer.generate.readers import token_id
 from infer.verifiers.prm import Family, architecture, encode_plain, remember
-from infer.verifiers.readers import token_id
 
 
 class SkyworkLayout:
@@ -39,8 +39,9 @@ SKYWORK_PRM = Family(
     name="skywork-prm",
     layout=lambda tokenizer, _: SkyworkLayout(tokenizer),
     recognizes=lambda name, config: architecture(config) == "Qwen2ForPrmModel" or "skywork-o1-open-prm" in name,
-    reads="head",
     aggregation="mean",
-    vllm_architecture="InferQwen2ValueHead",
-    transformers_class="Qwen2ValueHead",
+    classes={
+        "vllm": "infer.verifiers.vllm_models:InferQwen2ValueHead",
+        "transformers": "infer.verifiers.transformers_models:Qwen2ValueHead",
+    },
 )

@@ -1,8 +1,8 @@
 """Reward models for vLLM whose scores are read at a request's last token, through the prefix cache.
 
-vLLM's own Qwen2ForProcessRewardModel returns all tokens' labels and therefore computes every prompt anew; a value head
-it does not know. `verifiers/vllm_plugin.py` makes these known to it. They lean on vLLM's model code (written for 0.32):
-what changes there shows at loading.
+vLLM's own Qwen2ForProcessRewardModel returns all tokens' labels and therefore computes every prompt again; it does
+not know value heads. `verifiers/vllm_plugin.py` makes these classes known to it. They lean on vLLM's model code (they
+were written for 0.32): a change there shows when a model is loaded.
 """
 
 from typing import Any

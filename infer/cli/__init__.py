@@ -1,9 +1,9 @@
-"""The command line. It only reads words and shows results: what is done stands in `infer.runs.job` and below."""
+"""The command line. It reads words and prints results; `infer.runs` does the work."""
 
 import sys
 from typing import NoReturn
 
-from infer.cli import cost, grid, listing, report, show, solve  # noqa: F401  (they register their commands)
+from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
 from infer.cli.terminal import last_error, log, say
 from infer.errors import ToldElsewhere, UserError, WriteError
@@ -15,7 +15,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command; errors are said in one line on standard error."""
+    """Runs one command and returns its exit code. Prints an error as one line on standard error."""
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except UserError as error:

@@ -28,5 +28,5 @@ def _root(
 
 
 def examples(*commands: str) -> str:
-    """What stands below a command's help."""
+    """The examples at the end of a command's help."""
     return "\n\n".join(["[bold]Examples[/bold]", *commands])

@@ -1,8 +1,9 @@
-"""`infer cost` and `infer hardware`: what it costs, before anything is spent."""
+"""`infer cost` and `infer hardware`: costs on paper, and the devices they are counted for."""
 
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated
@@ -12,27 +13,23 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from infer import strategies
-from infer.cli import options
 from infer.cli.app import app, examples
+from infer.cli.counted import verifier_of
+from infer.cli.options import options_of_fields
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.core.formats import quantity
 from infer.core.ledger import Budget
+from infer.core.options import Shape
 from infer.cost import hardware as devices
 from infer.cost.estimate import Estimate, estimate
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE, Hardware
-from infer.cost.model import ModelSpec
-from infer.cost.runtime import Runtime, calibrate
-from infer.errors import UserError, nearest
-from infer.runs import models
+from infer.cost.runtime import Runtime
+from infer.errors import UserError
+from infer.runs.calibrate import calibrate
 from infer.runs.job import interruptible
-
-SINGLE = ("greedy", "budget-forcing")
-"""Strategies of one trajectory."""
-WHOLE = ("best-of-n", "self-consistency", "particle-filter")
-"""Strategies of n trajectories."""
-BEAMS = ("beam", "dvts")
-"""Strategies that sample n next steps in each iteration, and keep one of every --branches."""
+from infer.runs.models import DEFAULT_MODEL, ModelRef
+from infer.runs.verifiers import VerifierRef
 
 
 @app.command(
@@ -41,54 +38,48 @@ BEAMS = ("beam", "dvts")
         "infer cost --model Qwen/Qwen3-8B --strategy beam --n 16 --branches 4 --tokens 8k --hardware h200",
     )
 )
+@options_of_fields()
 def cost(
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, a folder, or a hub id.")] = "nano-s",
+    *,
+    model: str | None,
     strategy: Annotated[
-        str, typer.Option("--strategy", "-s", help=f"One of {', '.join((*SINGLE, *WHOLE, *BEAMS))}.")
+        str,
+        typer.Option(
+            "--strategy", "-s", help="Strategy by name, of those whose samples are known beforehand, such as beam."
+        ),
     ] = "best-of-n",
     n: Annotated[
-        int,
-        typer.Option("--n", "-n", min=1, help="As the strategy's option: trajectories, or next steps of all beams."),
+        int, typer.Option("--n", "-n", min=1, help="The strategy's option n: trajectories, or next steps of all beams.")
     ] = 16,
     branches: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Next steps that a beam search samples behind each beam (its option width). Default: 4.",
-        ),
+        typer.Option(min=1, help="The strategy's option width: next steps sampled after each beam. Default: its own."),
     ] = None,
-    tokens: Annotated[str, typer.Option(help="Of one trajectory, such as 8k.")] = "1k",
+    options: tuple[str, ...],
+    tokens: Annotated[str, typer.Option(help="Tokens of one trajectory, such as 8k.")] = "1k",
     prompt: Annotated[str, typer.Option(help="Tokens of the prompt.")] = "256",
-    prm: Annotated[str | None, typer.Option(help="A reward model that scores all of it.", show_default=False)] = None,
-    hardware: options.Hardware = "h100",
-    dtype: Annotated[str | None, typer.Option(help="Of the weights. Default: the model's own.")] = None,
+    prm: Annotated[
+        str | None, typer.Option(help="Reward model that scores all trajectories.", show_default=False)
+    ] = None,
+    hardware: str,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights. Default: the model's own.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Requests that share each reading of the weights. Default: all branches.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
-    debug: options.Debug = False,
+    debug: bool,
 ) -> None:
-    """What one problem costs on paper: FLOPs, bytes, device time and dollars of generator and verifier."""
-    if strategy not in strategies.names():
-        raise UserError(f"unknown strategy {strategy!r}: {nearest(strategy, strategies.names())}")
-    if strategy not in (*SINGLE, *WHOLE, *BEAMS):
-        raise UserError(
-            f"what {strategy} samples depends on what it finds, up to its budget: infer sweep --dry-run prices budgets"
-        )
-    if branches is not None and strategy not in BEAMS:
-        raise UserError(f"--branches {branches}: {strategy} samples whole trajectories: leave it out")
-    branches = (branches or 4) if strategy in BEAMS else 1
-    if n % branches:
-        raise UserError(f"--n {n} is not divisible by --branches {branches}: each beam samples as many next steps")
+    """Estimate what one problem costs: FLOPs, bytes, device time and dollars of generator and verifier."""
+    shape = _shape(strategy, n, branches, options)
     device = devices.find(hardware)
-    verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
+    verifier, uncounted = verifier_of(VerifierRef.named(prm)) if prm is not None else (None, "")
     paper = estimate(
-        models.spec(model, dtype),
+        ModelRef.named(model or DEFAULT_MODEL).spec(dtype),
         device,
-        samples=1 if strategy in SINGLE else n // branches,
+        samples=shape.trajectories,
         tokens=_count("--tokens", tokens),
         prompt=_count("--prompt", prompt),
-        branches=branches,
+        branches=shape.branches,
         verifier=verifier,
         serving=Serving(batch=batch) if batch is not None else None,
     )
@@ -100,16 +91,23 @@ def cost(
         out.print(Text(uncounted, "dim"))
 
 
-def verifier_of(prm: str) -> tuple[ModelSpec | None, str]:
-    """The sizes of what can be counted of `--prm`, and a line about the rest: empty if there is none."""
-    spec, (_, members) = models.verifier_spec(prm), models.parse_verifier(prm)
-    first = members[0].model
-    if spec is None:
-        why = "the generator judges itself" if first == models.SELF else f"the sizes of {first} are not known here"
-        return None, f"not counted: --prm {prm}, as {why}"
-    if len(members) > 1:
-        return spec, f"not counted: --prm {prm} but for the first of its {len(members)} models, {first}"
-    return spec, ""
+def _shape(strategy: str, n: int, branches: int | None, options: Sequence[str]) -> Shape:
+    """The shape of a strategy with the options that --n, --branches and --option set. Raises UserError."""
+    found = strategies.find(strategy)
+    known = found.options.model_fields
+    given = [f"n={n}"] if "n" in known else []
+    if branches is not None:
+        if "width" not in known:
+            raise UserError(f"--branches {branches}: {strategy} samples whole trajectories: leave it out")
+        given.append(f"width={branches}")
+    if {"n", "width"} <= known.keys() and n % (width := branches or known["width"].default):
+        raise UserError(f"--n {n} is not divisible by --branches {width}: each beam samples as many next steps")
+    shape = found.configure([*given, *options]).shape()
+    if shape is None:
+        raise UserError(
+            f"the samples of {strategy} depend on what it finds and on its budget: infer sweep --dry-run prices budgets"
+        )
+    return shape
 
 
 def _count(option: str, text: str) -> int:
@@ -147,7 +145,9 @@ def _print(paper: Estimate, device: Hardware) -> None:
 @app.command(
     epilog=examples("infer hardware", "infer hardware --measure", "infer hardware --calibrate nano-s"),
 )
+@options_of_fields()
 def hardware(
+    *,
     measure: Annotated[bool, typer.Option("--measure", help="Measure this machine's CPU; it is then 'cpu'.")] = False,
     calibrate_model: Annotated[
         str | None,
@@ -159,7 +159,7 @@ def hardware(
         str | None, typer.Option("--on", help="The device that --calibrate runs on. Default: cpu.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-    debug: options.Debug = False,
+    debug: bool,
 ) -> None:
     """List the devices that costs are counted for, measure this one, or calibrate a model's runtime on it."""
     if on is not None and calibrate_model is None:
@@ -204,12 +204,12 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     from infer.generate.engine import start_engine
     from infer.generate.vllm import sampling_options
 
-    where = models.locate(model)
+    found = ModelRef.named(model)
     say(f"timing {model} on {device.name}: about a minute")
 
     async def timed() -> Runtime:
         with interruptible():
-            engine = start_engine(where, "generate", dtype=models.profile(model).dtype, memory_fraction=0.4)
+            engine = start_engine(found.where, "generate", dtype=found.profile.dtype, memory_fraction=0.4)
         try:
             if engine.spec is None:
                 raise UserError(f"{model}: the sizes of its architecture are not known")

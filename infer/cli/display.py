@@ -1,4 +1,4 @@
-"""What is shown of a run: a tally of its solutions, while it goes on and at its end, for people and for machines."""
+"""Terminal output of a run: a progress bar while it goes on, a table at its end, and single solutions."""
 
 import time
 from itertools import zip_longest

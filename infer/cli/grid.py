@@ -11,12 +11,11 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer.cli import options
 from infer.cli.app import app, examples
 from infer.cli.comparison import Row, print_rows, rows_json
-from infer.cli.cost import verifier_of
+from infer.cli.counted import verifier_of
 from infer.cli.display import ProgressBar
-from infer.cli.options import fresh_folder, job_of
+from infer.cli.options import RunOptions, fresh_folder, options_of_fields
 from infer.cli.recorder import Recorder, say_failures
 from infer.cli.terminal import engine_noise_to, err, out, say
 from infer.core.formats import quantity
@@ -24,13 +23,11 @@ from infer.core.solve import Failure
 from infer.core.tally import Tally
 from infer.cost.estimate import estimate
 from infer.errors import UserError
-from infer.runs import models
 from infer.runs import sweep as grids
-from infer.runs.job import Machine, Models
+from infer.runs.fields import HOW, RUN
+from infer.runs.job import Job, Machine, Models
 from infer.runs.run import Run, describe_machine, read_solutions
 from infer.runs.sweep import Cell
-
-AXES = ("strategy", "budget", "model", "temperature", "seed")
 
 Strategies = Annotated[
     list[str],
@@ -38,20 +35,8 @@ Strategies = Annotated[
         "--strategy",
         "-s",
         metavar="NAME[,KEY=VALUE...]",
-        help="A strategy with its options; repeatable. The first is what the others are compared with.",
-        rich_help_panel=options.HOW,
-    ),
-]
-Budgets = Annotated[
-    list[str] | None,
-    typer.Option("--budget", "-b", help="Of each problem, as in infer solve; repeatable.", rich_help_panel=options.HOW),
-]
-Folder = Annotated[
-    Path | None,
-    typer.Option(
-        "--run",
-        help="Folder of the runs, one inside it for each cell; what is missing is done. Default: a new one in runs/.",
-        rich_help_panel=options.RUN,
+        help="A strategy with its options. Repeatable; the others are compared with the first.",
+        rich_help_panel=HOW,
     ),
 ]
 
@@ -62,50 +47,10 @@ Folder = Annotated[
         "infer compare -s best-of-n,choose=weighted -s beam -b 4k --on math500 --model DIR --prm DIR --run runs/beam",
     )
 )
-def compare(
-    strategy: Strategies,
-    budget: Budgets = None,
-    on: options.On = None,
-    limit: options.Limit = None,
-    problem_column: options.ProblemColumn = None,
-    answer_column: options.AnswerColumn = None,
-    id_column: options.IdColumn = None,
-    split: options.Split = None,
-    seed: options.Seed = 0,
-    model: options.Model = None,
-    prm: options.Prm = None,
-    revision: options.Revision = None,
-    prm_revision: options.PrmRevision = None,
-    backend: options.Backend = None,
-    base_url: options.BaseUrl = None,
-    api_key: options.ApiKey = None,
-    prm_api_key: options.PrmApiKey = None,
-    dtype: options.Dtype = None,
-    max_context: options.MaxContext = None,
-    hardware: options.Hardware = "h100",
-    batch: options.Batch = 64,
-    tensor_parallel: options.TensorParallel = 1,
-    data_parallel: options.DataParallel = 1,
-    gpu_memory: options.GpuMemory = 0.9,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    max_tokens: options.MaxTokens = None,
-    step_tokens: options.StepTokens = None,
-    stop: options.Stop = None,
-    delimiter: options.Delimiter = None,
-    run_folder: Folder = None,
-    concurrency: options.Concurrency = 64,
-    trace: options.Trace = False,
-    as_json: options.AsJson = False,
-    debug: options.Debug = False,
-) -> int:
+@options_of_fields(without=("question", "options"))
+def compare(strategy: Strategies, budget: list[str], job: Job, machine: Machine, how: RunOptions) -> int:
     """Compare strategies at equal budgets on the same problems: accuracy, cost, paired significance."""
-    given = {name: value for name, value in locals().items() if name not in ("strategy", "budget")}
-    cells = grids.expand(job_of(given, ()), strategy, budget or [None], [model], [temperature], [seed])
-    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
-    return _run("compare", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
+    return _run("compare", grids.expand(job, strategy, budget), machine, how)
 
 
 @app.command(
@@ -114,74 +59,35 @@ def compare(
         "infer sweep -s best-of-n,n=16 --temperature 0.6 --temperature 1 --limit 100 --run runs/temperatures",
     )
 )
+@options_of_fields(without=("question", "options"))
 def sweep(
     strategy: Strategies,
-    budget: Budgets = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="As in infer solve; repeatable.", rich_help_panel=options.MODELS),
-    ] = None,
-    temperature: Annotated[
-        list[float] | None,
-        typer.Option(min=0, max=2, help="0 is greedy; repeatable.", rich_help_panel=options.SAMPLING),
-    ] = None,
-    seed: Annotated[
-        list[int] | None, typer.Option(help="Of a whole run; repeatable. Default: 0.", rich_help_panel=options.HOW)
-    ] = None,
+    budget: list[str],
+    seed: list[int],
+    model: list[str],
+    temperature: list[float],
+    job: Job,
+    machine: Machine,
+    how: RunOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the cells and what they cost on paper; run nothing.", rich_help_panel=options.RUN
+            "--dry-run", help="Print the cells and what they cost on paper; run nothing.", rich_help_panel=RUN
         ),
     ] = False,
-    on: options.On = None,
-    limit: options.Limit = None,
-    problem_column: options.ProblemColumn = None,
-    answer_column: options.AnswerColumn = None,
-    id_column: options.IdColumn = None,
-    split: options.Split = None,
-    prm: options.Prm = None,
-    revision: options.Revision = None,
-    prm_revision: options.PrmRevision = None,
-    backend: options.Backend = None,
-    base_url: options.BaseUrl = None,
-    api_key: options.ApiKey = None,
-    prm_api_key: options.PrmApiKey = None,
-    dtype: options.Dtype = None,
-    max_context: options.MaxContext = None,
-    hardware: options.Hardware = "h100",
-    batch: options.Batch = 64,
-    tensor_parallel: options.TensorParallel = 1,
-    data_parallel: options.DataParallel = 1,
-    gpu_memory: options.GpuMemory = 0.9,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    max_tokens: options.MaxTokens = None,
-    step_tokens: options.StepTokens = None,
-    stop: options.Stop = None,
-    delimiter: options.Delimiter = None,
-    run_folder: Folder = None,
-    concurrency: options.Concurrency = 64,
-    trace: options.Trace = False,
-    as_json: options.AsJson = False,
-    debug: options.Debug = False,
 ) -> int:
     """Run a grid of models, strategies, budgets, temperatures and seeds; cells of one model share its start."""
-    given = {name: value for name, value in locals().items() if name not in AXES}
-    job = job_of(given, ())
-    cells = grids.expand(job, strategy, budget or [None], model or [None], temperature or [None], seed or [0])
+    cells = grids.expand(job, strategy, budget, model, temperature, seed)
     if dry_run:
-        _print_cells(cells, limit, as_json=as_json)
+        _print_cells(cells, how.limit, as_json=how.as_json)
         return 0
-    machine = Machine(concurrency, tensor_parallel, data_parallel, gpu_memory, api_key, prm_api_key)
-    return _run("sweep", cells, machine, run_folder, limit, trace=trace, as_json=as_json, debug=debug)
+    return _run("sweep", cells, machine, how)
 
 
 def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """What each cell costs if it spends all of a budget of tokens; of others it is not known before it is run.
+    """A row for each cell: its cost if it spends all of its budget of tokens, None with a budget of another unit.
 
-    Also notes: what is assumed, and what is not counted.
+    Also notes, which say what is assumed and what is not counted.
     """
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
@@ -189,11 +95,11 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
         plan, problems = cell.plan, sum(1 for _ in cell.plan.problems(limit))
         row: dict[str, Any] = {"name": cell.name, "problems": problems}
         row |= dict.fromkeys(("tokens", "flops", "eflops", "device_sec", "dollars"))
-        if plan.budget is not None and plan.budget.unit == "tokens" and plan.job.model is not None:
+        if plan.budget is not None and plan.budget.unit == "tokens" and plan.model is not None:
             budget = int(plan.budget.amount)
             samples = -(-budget // plan.sampling.max_tokens)  # of equal length: together the budget
-            spec, device = models.spec(plan.job.model, plan.job.dtype), plan.pricing.hardware
-            prm = plan.job.prm if plan.options.needs_verifier else None
+            spec, device = plan.model.spec(plan.job.dtype), plan.pricing.hardware
+            prm = plan.verifier if plan.options.needs_verifier else None
             verifier, uncounted = verifier_of(prm) if prm is not None else (None, "")
             notes[uncounted] = None
             paper = estimate(
@@ -209,8 +115,8 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
             row |= {"device_sec": total.seconds * problems}
             row |= {"dollars": total.dollars * problems if total.dollars is not None else None}
         rows.append(row)
-    assumed = "about, if all of the budget is spent, behind prompts of 256 tokens"
-    searched = "not counted: tokens of its prompts that a search computes again at each step"
+    assumed = "about, if all of the budget is spent, after prompts of 256 tokens"
+    searched = "not counted: prompt tokens that a search computes again at each step"
     return rows, [assumed, searched, *filter(None, notes)]
 
 
@@ -233,27 +139,17 @@ def _print_cells(cells: list[Cell], limit: int | None, *, as_json: bool) -> None
         out.print(Text(note, "dim"))
 
 
-def _run(
-    command: str,
-    cells: list[Cell],
-    machine: Machine,
-    folder: Path | None,
-    limit: int | None,
-    *,
-    trace: bool,
-    as_json: bool,
-    debug: bool,
-) -> int:
+def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> int:
     """Runs the cells that are not finished, and shows all of them."""
-    asked = {problem.id for problem in cells[0].plan.problems(limit)}
+    asked = {problem.id for problem in cells[0].plan.problems(how.limit)}
     if not asked:
         raise UserError(f"{cells[0].plan.evalset.name} has no problems")
-    folder = folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-{command}")
+    folder = how.folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-{command}")
     missing = [cell for cell in cells if not asked <= _done(cell, folder)]
     failures: list[Failure] = []
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        if not debug:
+        if not how.debug:
             stack.enter_context(engine_noise_to(folder))
         left = f", {len(cells) - len(missing)} of them finished" if len(missing) < len(cells) else ""
         say(f"{cells[0].plan.evalset.name}, {len(asked)} problems: {len(cells)} cells{left}, into {folder}")
@@ -262,7 +158,7 @@ def _run(
             async with aclosing(grids.load(missing, machine)) as loading:
                 async for cell, loaded in loading:
                     say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-                    failures.extend(await _cell(cell, loaded, folder / cell.name, limit, asked, machine, trace))
+                    failures.extend(await _cell(cell, loaded, folder / cell.name, asked, machine, how))
 
         try:
             asyncio.run(session())
@@ -273,7 +169,7 @@ def _run(
     for cell in cells:  # all over the same problems, though a run may hold more
         solutions = (each for each in read_solutions(folder / cell.name) if each.problem_id in asked)
         rows.append(Row.of(cell.name, cell.strategy, cell.pair, solutions))
-    if as_json:
+    if how.as_json:
         sys.stdout.write(json.dumps({"run": str(folder), "cells": rows_json(rows)}) + "\n")
     else:
         print_rows(out, rows, folder)
@@ -289,18 +185,18 @@ def _done(cell: Cell, folder: Path) -> set[str]:
 
 
 async def _cell(
-    cell: Cell, loaded: Models, folder: Path, limit: int | None, asked: set[str], machine: Machine, trace: bool
+    cell: Cell, loaded: Models, folder: Path, asked: set[str], machine: Machine, how: RunOptions
 ) -> list[Failure]:
-    """Solves what one cell lacks of the problems `asked`, the first `limit`; what could not be tried."""
+    """Solves those of the problems `asked` that a cell's run lacks. Returns what could not be tried."""
     earlier = Tally()
     with Run.open(folder, cell.plan.config(), describe_machine()) as run:
         for solution in run.solutions():
             if solution.problem_id in asked:
                 earlier.add(solution)
-        session = cell.plan.session(loaded, run.traces() if trace else None)
+        session = cell.plan.session(loaded, run.traces() if how.trace else None)
         run.add_facts(session.describe())
         with ProgressBar(err, len(asked), earlier) as bar:
             record = Recorder(run, bar)
-            waiting = (problem for problem in cell.plan.problems(limit) if problem.id not in run.done)
+            waiting = (problem for problem in cell.plan.problems(how.limit) if problem.id not in run.done)
             await session.solve(waiting, record, machine.concurrency)
     return record.failures

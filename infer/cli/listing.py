@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, get_args
 
@@ -14,7 +13,10 @@ from infer import evalsets, strategies
 from infer.cli.app import app, examples
 from infer.cli.terminal import out
 from infer.errors import UserError, nearest
-from infer.runs import models
+from infer.nano import checkpoint
+from infer.runs.models import packaged
+from infer.runs.verifiers import SELF
+from infer.verifiers import families, self_evaluation
 
 
 @app.command(
@@ -24,13 +26,14 @@ from infer.runs import models
     ),
 )
 def list_(
-    kind: Annotated[str, typer.Argument(help="strategies, evalsets or models.")],
+    kind: Annotated[str, typer.Argument(help="strategies, evalsets, verifiers or models.")],
     show: Annotated[str | None, typer.Option(metavar="NAME", help="All about one of them.")] = None,
 ) -> None:
-    """List what there is: strategies with their options, evaluation sets, packaged models."""
+    """List what there is: strategies with their options, evaluation sets, kinds of verifiers, packaged models."""
     listings: dict[str, Callable[[str | None], None]] = {
         "strategies": _list_strategies,
         "evalsets": _list_evalsets,
+        "verifiers": _list_verifiers,
         "models": _list_models,
     }
     if kind not in listings:
@@ -78,12 +81,26 @@ def _list_evalsets(name: str | None) -> None:
     out.print(Text(f"user message ({around}):\n" + indent(found.template.user, "    ")))
 
 
+def _list_verifiers(name: str | None) -> None:
+    def about(known: str) -> str:
+        return inspect.getdoc(self_evaluation) or "" if known == SELF else families.about(known)
+
+    if name is not None:
+        out.print(Text(name, style="bold"), Text(about(name)), sep="\n")
+        return
+    table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
+    for known in [*families.names(), SELF]:
+        table.add_row(known, Text(about(known).partition("\n")[0]))
+    out.print(table)
+
+
 def _list_models(name: str | None) -> None:
-    if name is not None and name not in models.packaged():
-        raise UserError(f"unknown model {name!r}: {nearest(name, models.packaged())}")
+    if name is not None and name not in packaged():
+        raise UserError(f"unknown model {name!r}: {nearest(name, packaged())}")
     table = Table.grid(Column(style="bold", no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2))
-    for known in [name] if name else models.packaged():
-        size = sum(path.stat().st_size for path in Path(models.locate(known)).glob("*.safetensors"))
+    for known in [name] if name else packaged():
+        folder = checkpoint(known)
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         role = "process reward model" if "-prm-" in known else "language model"
-        table.add_row(known, f"{role}, {size / 1e6:.1f} MB", Text(models.locate(known), style="dim"))
+        table.add_row(known, f"{role}, {size / 1e6:.1f} MB", Text(str(folder), style="dim"))
     out.print(table)

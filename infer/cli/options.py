@@ -1,170 +1,151 @@
-"""The options that commands share, and what is made of them."""
+"""The options that commands share: they are made of the fields of `Job`, `Machine` and `RunOptions`."""
 
+import functools
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
-from infer.errors import UserError, nearest
-from infer.runs import models
-from infer.runs.job import Job
+from infer.errors import UserError
+from infer.runs.fields import RUN, WHAT, Flag, Model, build
+from infer.runs.job import Job, Machine
 
-WHAT, HOW, MODELS, SAMPLING, RUN = "What to solve", "How", "Models", "Sampling", "Run"
+Result = TypeVar("Result")
+Command = Callable[..., Result]
+Reading = Callable[[dict[str, Any]], Any]
 
-Question = Annotated[str | None, typer.Argument(help="One question to solve, in place of --on.", show_default=False)]
-On = Annotated[
-    str | None,
-    typer.Option(
-        help="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a dataset "
-        "OWNER/NAME of the hub. Default with a packaged model: nano.",
-        rich_help_panel=WHAT,
-    ),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.", rich_help_panel=WHAT)]
-ProblemColumn = Annotated[str | None, typer.Option(help="Column of the problem's text.", rich_help_panel=WHAT)]
-AnswerColumn = Annotated[str | None, typer.Option(help="Column of the reference answer.", rich_help_panel=WHAT)]
-IdColumn = Annotated[str | None, typer.Option(help="Column of a unique id.", rich_help_panel=WHAT)]
-Split = Annotated[str | None, typer.Option(help="Split of a hub dataset.", rich_help_panel=WHAT)]
-Strategy = Annotated[
-    str, typer.Option("--strategy", "-s", help="By name (infer list strategies).", rich_help_panel=HOW)
-]
-Option = Annotated[
-    list[str] | None,
-    typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the strategy.", rich_help_panel=HOW),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        "-b",
-        help="Of each problem, never overshot: generated tokens (4k, 4096tok), verifier passes (64prm), seconds (30s), "
-        "or the cost of both models (2e12flops, 5e15eflops, 0.002usd).",
-        rich_help_panel=HOW,
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of the whole run.", rich_help_panel=HOW)]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="A packaged model, a folder, or a hub id. Default: nano-s.", rich_help_panel=MODELS
-    ),
-]
-Prm = Annotated[
-    str | None,
-    typer.Option(
-        help="Reward model: a packaged name, folder, hub id, or URL of a vLLM server; self; several as a,b, min:a,b or "
-        "prod:a,b. Its family before it where it can't be told (math-shepherd:DIR), #chains=N behind a judge. Default "
-        "for nano models: nano-prm-s.",
-        rich_help_panel=MODELS,
-    ),
-]
-Revision = Annotated[str | None, typer.Option(help="Of the model on the hub.", rich_help_panel=MODELS)]
-PrmRevision = Annotated[str | None, typer.Option(help="Of the PRM on the hub.", rich_help_panel=MODELS)]
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        help="vllm, transformers, or openai (a completions server). Default: vllm where it is installed, else "
-        "transformers.",
-        rich_help_panel=MODELS,
-    ),
-]
-BaseUrl = Annotated[
-    str | None, typer.Option(help="Of the server, such as http://127.0.0.1:8000/v1.", rich_help_panel=MODELS)
-]
-ApiKey = Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="Of the server.", rich_help_panel=MODELS)]
-PrmApiKey = Annotated[
-    str | None,
-    # no other key is sent there: the two servers may be strangers to each other
-    typer.Option(envvar="INFER_PRM_API_KEY", help="Of the servers that --prm names.", rich_help_panel=MODELS),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="auto, bfloat16, float16 or float32. Default: the profile's.", rich_help_panel=MODELS),
-]
-MaxContext = Annotated[
-    int | None,
-    typer.Option(min=1, help="Tokens of prompt and completion. Default: the model's.", rich_help_panel=MODELS),
-]
-Hardware = Annotated[
-    str,
-    typer.Option(
-        help="What costs are counted for: h100, h200, b200, a100, l40s, rtx4090, mi300x, tpu-v5e, or cpu (measured by "
-        "infer hardware --measure).",
-        rich_help_panel=MODELS,
-    ),
-]
-Batch = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Requests that are assumed to share each reading of the weights, in costs.", rich_help_panel=MODELS
-    ),
-]
-TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs a model is split over.", rich_help_panel=MODELS)]
-DataParallel = Annotated[int, typer.Option(min=1, help="Copies of the generator.", rich_help_panel=MODELS)]
-GpuMemory = Annotated[
-    float, typer.Option(min=0.05, max=1.0, help="Share of the GPU's memory for the models.", rich_help_panel=MODELS)
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(min=0, max=2, help="0 is greedy. Default: the model's profile.", rich_help_panel=SAMPLING),
-]
-TopP = Annotated[float, typer.Option(max=1, help="Nucleus; 1 is off.", rich_help_panel=SAMPLING)]
-TopK = Annotated[int, typer.Option(min=0, help="0 is off.", rich_help_panel=SAMPLING)]
-MinP = Annotated[float, typer.Option(min=0, max=1, help="0 is off.", rich_help_panel=SAMPLING)]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Of a whole completion. Default: the profile's.", rich_help_panel=SAMPLING)
-]
-StepTokens = Annotated[
-    int | None,
-    typer.Option(min=1, help="A longer step is ended. Default: the profile's.", rich_help_panel=SAMPLING),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(help=r"A string that ends a completion, \n in it a line break; repeatable.", rich_help_panel=SAMPLING),
-]
-Delimiter = Annotated[
-    str | None,
-    typer.Option(
-        help=r"What ends a step, \n in it a line break. Default: the profile's, a blank line.", rich_help_panel=SAMPLING
-    ),
-]
-RunFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--run",
-        help="Folder of the run; an unfinished one is resumed. Default: a new one under runs/.",
-        rich_help_panel=RUN,
-    ),
-]
-Concurrency = Annotated[
-    int,
-    typer.Option(min=1, help="Problems in flight at once; a large GPU needs more to be full.", rich_help_panel=RUN),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUN)]
-Debug = Annotated[bool, typer.Option(help="Show tracebacks and the engines' own messages.", rich_help_panel=RUN)]
-Trace = Annotated[bool, typer.Option(help="Keep each problem's search tree, for infer show.", rich_help_panel=RUN)]
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+"""The bounds of a field, as pydantic names them and as the help shows them."""
 
 
-def job_of(values: dict[str, Any], options: Sequence[str]) -> Job:
-    """The job that a command's parameters describe. Raises UserError."""
-    given = {name: value for name, value in values.items() if name in Job.model_fields and value is not None}
-    if "delimiter" in given:
-        given["delimiter"] = given["delimiter"].replace("\\n", "\n")
-    if "stop" in given:
-        given["stop"] = tuple(stop.replace("\\n", "\n") for stop in given["stop"])
-    try:
-        return Job(**given, options=tuple(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, value = str(first["loc"][0]), first["input"]
-        if name == "backend":
-            raise UserError(f"unknown backend {value!r}: {nearest(value, get_args(models.Backend))}") from None
-        raise UserError(f"--{name.replace('_', '-')} {value!r}: {first['msg']}") from None
+class RunOptions(BaseModel):
+    """Options of a command apart from its jobs: how many problems it solves, and what it keeps and prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: Annotated[int | None, Flag(WHAT), Field(ge=1, description="Only the first so many problems.")] = None
+    folder: Annotated[
+        Path | None,
+        Flag(RUN, long="--run"),
+        Field(
+            description="Folder of the run, or of a grid's runs, with one in it for each cell; an unfinished one is "
+            "resumed. Default: a new one under runs/."
+        ),
+    ] = None
+    trace: Annotated[bool, Flag(RUN), Field(description="Keep each problem's search tree, for infer show.")] = False
+    as_json: Annotated[bool, Flag(RUN, long="--json"), Field(description="Print the result as JSON.")] = False
+    debug: Annotated[bool, Flag(RUN), Field(description="Show tracebacks and the engines' own messages.")] = False
+
+
+FIELDS: dict[str, tuple[type[BaseModel], FieldInfo]] = {
+    name: (model, field) for model in (Job, Machine, RunOptions) for name, field in model.model_fields.items()
+}
+
+
+def options_of_fields(*, without: Collection[str] = ()) -> Callable[[Command[Result]], Command[Result]]:
+    """Gives a command its options, and calls its function with what they were set to.
+
+    A parameter of the function that is annotated with a model stands for an option for each field, but for those
+    `without` and those that have a parameter of their own. A parameter with the name of a field stands for that field's
+    option; where it is a list, the option is repeatable. A parameter annotated with a typer option stays as it is.
+    """
+
+    def decorate(command: Command[Result]) -> Command[Result]:
+        own = inspect.signature(command).parameters
+        made = {name: _options(parameter, {*own, *without}) for name, parameter in own.items()}
+
+        @functools.wraps(command)
+        def called(**given: Any) -> Result:
+            return command(**{name: read(given) for name, (_, read) in made.items()})
+
+        parameters = [option for options, _ in made.values() for option in options]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return called
+
+    return decorate
+
+
+def _options(parameter: inspect.Parameter, taken: Collection[str]) -> tuple[list[inspect.Parameter], Reading]:
+    """The options that a parameter stands for, and how its value is read from what they were set to."""
+    name, kind = parameter.name, parameter.annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        names = [field for field in kind.model_fields if field not in taken]
+        return [_option(field) for field in names], lambda given: _build(kind, {field: given[field] for field in names})
+    if get_origin(kind) is Annotated:
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)], lambda given: given[name]
+
+    def checked(value: Any) -> Any:
+        return getattr(_build(FIELDS[name][0], {name: value}), name)
+
+    if get_origin(kind) is list:
+        return [_option(name, many=True)], lambda given: [checked(value) for value in given[name] or ()]
+    return [_option(name)], lambda given: checked(given[name])
+
+
+def _build(model: type[Model], given: dict[str, Any]) -> Model:
+    """A model from the texts of its fields; None where an option was not given. Raises UserError."""
+    values = {name: value for name, value in given.items() if value is not None}
+    for name in values:
+        if _flag(name).escapes:
+            values[name] = _unescaped(values[name])
+    return build(model, values, _long)
+
+
+def _unescaped(value: str | list[str]) -> str | list[str]:
+    return value.replace("\\n", "\n") if isinstance(value, str) else [each.replace("\\n", "\n") for each in value]
+
+
+def _option(name: str, *, many: bool = False) -> inspect.Parameter:
+    """The parameter that makes typer offer a field: as text, which the field's model reads and checks."""
+    flag, field = _flag(name), FIELDS[name][1]
+    switch, listed = field.annotation is bool, many or get_origin(field.annotation) is tuple
+    default = None if field.default_factory or field.default in (None, ()) else field.default
+    if default is not None and not switch:
+        default = [str(default)] if listed else str(default)
+    text = f"{field.description} Repeatable." if listed else field.description
+    if flag.panel is None:
+        offered = typer.Argument(help=text, show_default=False)
+    else:
+        renamed = flag.short or flag.long  # else typer names it by its field, and a switch's opposite as well
+        offered = typer.Option(
+            *filter(None, [_long(name), flag.short] if renamed else []),
+            help=text,
+            metavar=None if switch else flag.metavar or _type(field),
+            envvar=flag.envvar,
+            rich_help_panel=flag.panel,
+        )
+    kind: Any = bool if switch else list[str] | None if listed else str | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, offered])
+
+
+def _flag(name: str) -> Flag:
+    return next(each for each in FIELDS[name][1].metadata if isinstance(each, Flag))
+
+
+def _long(name: str) -> str:
+    """The option of a field, as a user types it."""
+    return _flag(name).long or f"--{name.replace('_', '-')}"
+
+
+def _type(field: FieldInfo) -> str:
+    """A field's type and bounds, as a command's help shows them."""
+    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+    name = next((kind.__name__.lower() for kind in kinds if kind is not NoneType), "str")
+    bounds = [
+        f"x{sign}{getattr(each, side):g}"
+        for each in field.metadata
+        for side, sign in SIGNS.items()
+        if hasattr(each, side)
+    ]
+    return f"<{name}>" + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def fresh_folder(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is done with each outcome of a session."""
+"""Records the outcomes of a session."""
 
 from infer.cli.display import ProgressBar
 from infer.cli.terminal import say
@@ -33,7 +33,7 @@ class Recorder:
 
 
 def say_failures(failures: list[Failure]) -> int:
-    """Says what could not be tried; the exit code that goes with it."""
+    """Prints the problems that could not be tried. Returns the exit code: 2 if there are any."""
     for failure in failures[:10]:
         say(str(failure.error))
     if len(failures) > 10:

@@ -1,27 +1,18 @@
-"""`infer report` and `infer rescore`: what runs that are there say."""
+"""`infer report`: accuracy against cost of one or more runs."""
 
-import asyncio
-import json
 import sys
-from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from infer.cli import options
 from infer.cli.app import app, examples
-from infer.cli.display import print_summary
-from infer.cli.terminal import engine_noise_to, out, say
-from infer.core.choice import Choice
-from infer.core.tally import Tally, summary_json
-from infer.core.tree import Aggregation
+from infer.cli.options import options_of_fields
+from infer.cli.terminal import out, say
 from infer.errors import UserError, nearest
-from infer.evalsets.graders.mathematics import Mathematics
-from infer.runs import models
-from infer.runs.run import read_solutions, runs_inside
+from infer.runs.run import runs_inside
 
 
 @app.command(
@@ -31,7 +22,9 @@ from infer.runs.run import read_solutions, runs_inside
         "infer report runs/a runs/b --html report.html --format png --format csv",
     )
 )
+@options_of_fields()
 def report(
+    *,
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of grids (infer compare, infer sweep).")],
     html: Annotated[
         Path | None, typer.Option(help="Write the pictures and tables to this one file too.", show_default=False)
@@ -46,7 +39,7 @@ def report(
         str, typer.Option(help="Of the cost: tokens, prm, seconds, or any column of usage, such as flops.")
     ] = "tokens",
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
-    debug: options.Debug = False,
+    debug: bool,
 ) -> None:
     """Accuracy against cost: a table, and on request one HTML file with curves, frontier, calibration and spending."""
     from infer.analysis import read
@@ -100,57 +93,3 @@ def _print(rows: Any, unit: str) -> None:
 
 def _cell(value: float, form: str) -> str:
     return format(value, form) if value == value else "-"  # NaN: not known
-
-
-@app.command(
-    epilog=examples(
-        "infer rescore runs/first --out runs/min --aggregation min --choose weighted",
-        "infer rescore runs/first --out runs/other --prm Qwen/Qwen2.5-Math-PRM-7B",
-    )
-)
-def rescore(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    to: Annotated[Path, typer.Option("--out", help="Folder of the new run.")],
-    prm: Annotated[
-        str | None, typer.Option(help="Score the stored solutions with this reward model. Default: their scores.")
-    ] = None,
-    prm_revision: options.PrmRevision = None,
-    prm_api_key: options.PrmApiKey = None,
-    aggregation: Annotated[Aggregation | None, typer.Option(help="Of step scores. Default: the run's.")] = None,
-    choose: Annotated[Choice | None, typer.Option(help="What decides. Default: the trajectory stays chosen.")] = None,
-    answers: Annotated[
-        Literal["math", "exact"] | None,
-        typer.Option(help="How answers are compared. Default: as the evaluation set compares them (math)."),
-    ] = None,
-    as_json: options.AsJson = False,
-    debug: options.Debug = False,
-) -> None:
-    """Judge stored solutions again, without generating: another reward model, aggregation, vote or answer checker."""
-    from infer.analysis.rescore import grader_of, rescore_run
-
-    async def judge() -> int:
-        async with AsyncExitStack() as stack:
-            grader = Mathematics(answers) if answers is not None else grader_of(run)
-            stack.push_async_callback(grader.close)
-            verifier = None
-            if prm is not None:
-                verifier = await models.open_verifier(
-                    prm, models.default_backend(), revision=prm_revision, api_key=prm_api_key
-                )
-                stack.push_async_callback(verifier.close)
-            return await rescore_run(
-                run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose
-            )
-
-    with ExitStack() as stack:
-        if prm is not None and not debug:
-            stack.enter_context(engine_noise_to(None))
-        added = asyncio.run(judge())
-    tally = Tally()
-    for solution in read_solutions(to):
-        tally.add(solution)
-    if as_json:
-        sys.stdout.write(json.dumps(summary_json(tally, 0.0, path=to)) + "\n")
-    else:
-        say(f"{added} solutions judged again, into {to}")
-        print_summary(out, tally, path=to)

@@ -8,9 +8,9 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from infer.cli import options
 from infer.cli.app import app, examples
 from infer.cli.display import print_summary
+from infer.cli.options import options_of_fields
 from infer.cli.terminal import out
 from infer.core.formats import clean
 from infer.core.tally import Tally
@@ -29,13 +29,15 @@ SIBLINGS = 6
         "infer show runs/first nano-L3-0017 --all",
     )
 )
+@options_of_fields()
 def show(
+    *,
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     problem: Annotated[
         str | None, typer.Argument(help="Id of a problem: draw its search tree (of a run made with --trace).")
     ] = None,
     whole: Annotated[bool, typer.Option("--all", help="Every node, however many.")] = False,
-    debug: options.Debug = False,
+    debug: bool,
 ) -> None:
     """Show what a run found, or draw the search tree of one of its problems, the chosen path marked."""
     tally, ids = Tally(), []

@@ -25,7 +25,7 @@ _began = 0
 
 
 def log() -> Path | None:
-    """Where standard error of the engines went, if a command started any."""
+    """The log of the engines' standard error, if a command started any."""
     return _log
 
 
@@ -66,6 +66,6 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
         finally:
             logger.removeHandler(handler)
             os.dup2(terminal, 2)
-            err.file = sys.stderr
+            err.file = None  # type: ignore[assignment]  # rich then writes to whatever sys.stderr is
     if folder is None:  # all went well: nobody will ask for it
         log.unlink()

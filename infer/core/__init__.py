@@ -1,1 +1,1 @@
-"""What a search is made of: problems, trees, the ledger, the three protocols, and the runner."""
+"""The parts of a search: problems, trees, the ledger, the three protocols, and the runner."""

@@ -33,5 +33,5 @@ def clock(seconds: float) -> str:
 
 
 def natural(text: str) -> list[str | int]:
-    """Sorts "level 10" behind "level 9"."""
+    """A sort key that puts "level 10" after "level 9"."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]

@@ -1,4 +1,4 @@
-"""What a generator is: prompts in, sampled completions out, every token told.
+"""The generator protocol: prompts in, sampled completions out, every token reported.
 
 The three backends (`vllm`, `transformers`, `openai`) implement `Generator`; strategies never see it, `Search` does.
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from infer.core.reader import Reader
 from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 
@@ -52,7 +53,7 @@ class Request:
 class Completion:
     """One sampled continuation.
 
-    `tokens` are the ids the model produced, the end token included (empty where a server tells none; `num_tokens`
+    `tokens` are the ids the model produced, the end token included (empty where a server returns none; `num_tokens`
     counts them either way). `logprobs` are the model's own, before temperature and truncation. `prefill` and `cached`
     split the prompt's tokens into those computed for this completion and those read from the prefix cache.
     """
@@ -64,6 +65,11 @@ class Completion:
     logprobs: list[float] | None
     prefill: int
     cached: int
+
+    @classmethod
+    def nothing(cls, *, logprobs: bool) -> "Completion":
+        """The completion of a request whose deadline came before its first token, nothing computed."""
+        return cls([], 0, "", "length", [] if logprobs else None, prefill=0, cached=0)
 
 
 class Generator(Protocol):
@@ -80,15 +86,23 @@ class Generator(Protocol):
         ...
 
     async def tokenize(self, text: str) -> Prompt:
-        """The token ids of a text in the middle of a completion, nothing put before or behind; text without ids."""
+        """Token ids of a text continued mid-completion, without special tokens; the text where there are no ids."""
         ...
 
     async def generate(self, request: Request) -> list[Completion]:
         """`request.n` completions, in the order of their seeds. A cancelled call frees what it held."""
         ...
 
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        """Reads this model: the probability of the first token of `pair`, over that of the second, as the next one.
+
+        The reader runs on the generator's own model and is closed with it. Raises UserError for a text that is not one
+        token, and where this generator can't be read, with the reason.
+        """
+        ...
+
     def describe(self) -> dict[str, Any]:
-        """What was really used, for the run's record: backend, versions, dtype, attention kernel, device."""
+        """The backend, versions, dtype, attention kernel and device that really ran, for the run's record."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One problem's account: what its search has spent, what calls in flight have reserved, what is left.
+"""One problem's account: the amounts that its search has spent, that calls in flight have reserved, and that are left.
 
     ledger = Ledger(Budget.parse("4k"), pricing)
     async with ledger.reserve([call], n=8) as (limit,):      # raises BudgetSpent where nothing is left
@@ -23,7 +23,7 @@ from infer.errors import BudgetSpent, UserError
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a budget may be counted in, and what each piece of work takes of it."""
+    """A unit that a budget may be counted in, with the price of each piece of work."""
 
     name: str
     suffix: str
@@ -165,11 +165,11 @@ class Ledger:
 
     @property
     def left(self) -> float:
-        """What the budget still allows, in its own unit, less what is reserved; infinite without a budget."""
+        """The rest of the budget, in its own unit, less all reservations; infinite without a budget."""
         if self.unit is None:
             return math.inf
         spent = self.unit.spent(self)
-        assert spent is not None, "what has no price is refused before it is spent"
+        assert spent is not None, "a request without a price is refused before it is sent"
         return self._amount - spent - self._reserved
 
     @property
@@ -178,14 +178,14 @@ class Ledger:
         return self._in_flight > 0
 
     def price(self, call: Call) -> float:
-        """What a request to the generator takes off the budget."""
+        """The price of a request to the generator, in the budget's unit."""
         unit = self.unit
         if unit is None:
             return 0.0
         return unit.per_token * call.generated + (self._measured(call) if unit.measure else 0.0)
 
     def price_of_scores(self, calls: Sequence[Call], passes: int) -> float:
-        """What so many step scores take off the budget, with the requests to the verifier that they need."""
+        """The price of so many step scores and of the requests to the verifier that they need."""
         unit = self.unit
         if unit is None:
             return 0.0
@@ -193,7 +193,7 @@ class Ledger:
         return price + (sum(map(self._measured, calls)) if unit.measure else 0.0)
 
     def most(self, tokens: float, passes: float) -> float:
-        """What sampling so many tokens and scoring so many steps takes at most; infinite where that is not known."""
+        """The highest price of sampling so many tokens and scoring so many steps; infinite where it is not known."""
         unit = self.unit
         if unit is None or unit.timed:
             return 0.0
@@ -202,7 +202,7 @@ class Ledger:
         return (unit.per_token and unit.per_token * tokens) + (unit.per_score and unit.per_score * passes)
 
     def took(self, tokens: int, passes: int) -> float:
-        """What so many sampled tokens and step scores took, where `most` is finite."""
+        """The price of so many sampled tokens and step scores, where `most` is finite."""
         unit = self.unit
         return unit.per_token * tokens + unit.per_score * passes if unit is not None else 0.0
 
@@ -223,7 +223,7 @@ class Ledger:
         """Reserves `n` times each request before it is sent; gives the token limits that the budget covers.
 
         Where the budget falls short while other calls are in flight, this waits for what they return, so that
-        concurrent calls are cut no shorter than successive ones. What is left is then shared equally: limits may be
+        concurrent calls are cut no shorter than successive ones. The rest is then shared equally: limits may be
         below `call.generated`. Raises BudgetSpent where not even one token each is left.
         """
 
@@ -244,7 +244,7 @@ class Ledger:
             yield limits
 
     async def settlement(self) -> None:
-        """Waits until a call in flight has returned what it did not need."""
+        """Waits until a call in flight has returned its reservation."""
         self._settled.clear()
         await self._settled.wait()
 

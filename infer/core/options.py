@@ -1,8 +1,17 @@
 """The options of a strategy, and what they ask of a search."""
 
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from infer.core.tree import Aggregation
+
+
+class Shape(NamedTuple):
+    """The samples of a strategy for one problem: trajectories, and so many branches of each at every step."""
+
+    trajectories: int
+    branches: int = 1
 
 
 class Options(BaseModel):
@@ -19,6 +28,10 @@ class Options(BaseModel):
     def needs_logprobs(self) -> bool:
         """Whether the strategy, so configured, reads the log-probabilities of what it samples."""
         return getattr(self, "choose", None) == "logprob"
+
+    def shape(self) -> Shape | None:
+        """The samples of the strategy, so configured; None if they depend on its budget or on what it finds."""
+        return None
 
 
 class ScoredOptions(Options):

@@ -1,4 +1,4 @@
-"""The scores of one search: which nodes lack them, what they may cost, and what the verifier said."""
+"""The scores of one search: finds the nodes that lack them, reserves their price, asks the verifier."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -69,7 +69,7 @@ class Scorer:
         return len(steps) - node.scored_from if self.verifier.stepwise else min(len(steps), 1)
 
     async def _price(self, node: Node, steps: Sequence[str]) -> float:
-        """What scoring a node takes off the budget at most."""
+        """The highest price of scoring a node."""
         passes, unit = self._passes(node, steps), self._ledger.unit
         calls: Sequence[Call] = ()
         if passes and unit is not None and unit.counts_requests:

@@ -73,7 +73,7 @@ class Search:
             )
         unit = self.ledger.unit
         if unit is not None and unit.measure is not None and not root.tokens:
-            raise UserError(f"a budget of {unit.name} needs a server that tells token ids: give it in tokens")
+            raise UserError(f"a budget of {unit.name} needs a server that returns token ids: give it in tokens")
         self._watch = setting.watch(problem, root)
         self._scorer = (
             Scorer(setting.verifier, problem, setting.delimiter, self.ledger, self._watch) if setting.verifier else None
@@ -87,8 +87,6 @@ class Search:
         root = Node.of_prompt(await setting.generator.encode(messages))
         return cls(setting, problem, messages, root, options or Options())
 
-    # The budget
-
     @property
     def bounded(self) -> bool:
         """Whether there is a budget."""
@@ -96,7 +94,7 @@ class Search:
 
     @property
     def left(self) -> float:
-        """What the budget still allows, in its own unit, less what calls in flight reserve; infinite without one."""
+        """The rest of the budget, in its own unit, less what calls in flight reserve; infinite without a budget."""
         return self.ledger.left
 
     def until_spent(self) -> AbstractContextManager[None]:
@@ -116,7 +114,7 @@ class Search:
         return int(self.left / each) if each else None
 
     def price(self, node: Node, tokens: int, *, ahead: int = 0) -> float:
-        """What a completion of so many tokens, `ahead` ones after the node, takes off the budget without a cache."""
+        """The price of a completion of so many tokens, `ahead` tokens after the node, if nothing is cached."""
         return self.ledger.price(self._call(node, tokens, ahead))
 
     def room(self, node: Node) -> int:
@@ -128,8 +126,6 @@ class Search:
         """How many tokens a sample of a node may have: those of a step, or all that fit."""
         room = self.room(node)
         return min(room, self.setting.step_tokens) if until == "step" else room
-
-    # The tree
 
     async def sample(
         self,
@@ -240,8 +236,6 @@ class Search:
         """Reports, for the trace, that the search goes on without these nodes."""
         self._watch.pruned(nodes)
 
-    # Scores
-
     async def score(self, nodes: Sequence[Node]) -> None:
         """Asks the verifier for the scores that the trajectories up to these nodes lack, and stores them on the nodes.
 
@@ -272,8 +266,6 @@ class Search:
         """Gives a node without scores those of a sibling of equal text."""
         if node.scores is None:
             node.scores, node.scored_from = twin.scores, twin.scored_from
-
-    # Answers
 
     def answer(self, node: Node) -> str | None:
         """The final answer that a trajectory gives, if it gives one."""
@@ -313,13 +305,11 @@ class Search:
             answer=self.answer(chosen) if chosen else None,
             finished=chosen is not None and chosen.finished,
             chosen=leaves.index(chosen) if chosen else None,
-            candidates=[self._candidate(leaf) for leaf in leaves],
+            candidates=[Candidate.of(leaf, self.answer(leaf), self.setting.delimiter) for leaf in leaves],
             usage=replace(usage, discarded=discarded, dollars=self.setting.pricing.dollars(usage)),
             seconds=self.ledger.seconds,
             note=f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None,
         )
-
-    # Below: how the above is done
 
     def _call(self, node: Node, tokens: int, ahead: int = 0) -> Call:
         return Call(self.setting.generator.spec, node.root.num_tokens + node.length + ahead, 0, tokens)
@@ -350,20 +340,6 @@ class Search:
         copy = node.parent.child(tokens=tokens, num_tokens=num_tokens, text=text, finish="length", logprobs=logprobs)
         self._watch.sampled([copy], self.left)
         return copy
-
-    def _candidate(self, node: Node) -> Candidate:
-        text = node.completion
-        return Candidate(
-            address=node.address,
-            tokens=[token for part in node.trajectory for token in part.tokens],
-            num_tokens=node.length,
-            text=text,
-            answer=self.setting.grader.extract(text),
-            finished=node.finished,
-            steps=split_steps(text, self.setting.delimiter),
-            scores=node.step_scores if node.scored else None,
-            logprob=node.logprob(),
-        )
 
     def _place(self, node: Node) -> tuple[int, tuple[int, ...]]:
         """Orders nodes by their addresses, the problem's own first and then each conversation as it was opened."""

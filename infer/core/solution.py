@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from infer.core.tree import Node, split_steps
 from infer.core.usage import Usage
 
 
@@ -29,6 +30,22 @@ class Candidate(BaseModel):
     """Against the reference answer; None where there is none, or not graded yet."""
     weight: float | None = None
     """Its share of a particle method's final weights, zero if resampling dropped it; None for other strategies."""
+
+    @classmethod
+    def of(cls, node: Node, answer: str | None, delimiter: str) -> "Candidate":
+        """The trajectory that ends in a node."""
+        text = node.completion
+        return cls(
+            address=node.address,
+            tokens=[token for part in node.trajectory for token in part.tokens],
+            num_tokens=node.length,
+            text=text,
+            answer=answer,
+            finished=node.finished,
+            steps=split_steps(text, delimiter),
+            scores=node.step_scores if node.scored else None,
+            logprob=node.logprob(),
+        )
 
 
 class Solution(BaseModel):

@@ -36,7 +36,7 @@ class Tally:
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share; all of [0, 1] where there is nothing to tell from."""
+    """Wilson's score interval of a share; all of [0, 1] without observations."""
     if total == 0:
         return 0.0, 1.0
     from scipy.stats import binomtest  # half a second that `infer --help` need not wait for
@@ -48,7 +48,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
 def summary_json(
     tally: Tally, seconds: float, *, earlier: Tally | None = None, path: Path | None = None
 ) -> dict[str, Any]:
-    """What `print_summary` shows, for machines: plain JSON values; shares are None where there is nothing to share."""
+    """A tally as plain JSON values; shares are None where they would be of nothing."""
     whole = tally + (earlier or Tally())
     usage = whole.usage
     levels = sorted((level for level in whole.graded if level is not None), key=natural)

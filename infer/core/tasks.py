@@ -1,8 +1,9 @@
-"""Many awaited calls as one."""
+"""Many awaited calls as one, and cleaning up after errors."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from infer.errors import BudgetSpent
 
@@ -36,3 +37,13 @@ async def all_affordable(calls: Iterable[Awaitable[None]]) -> None:
 
     if not all(await gather_or_cancel(attempt(call) for call in calls)):
         raise BudgetSpent
+
+
+@asynccontextmanager
+async def closed_on_error(opened: Any) -> AsyncIterator[None]:
+    """Closes an engine, a reader or the like where the block fails: whoever asked for it never gets it."""
+    try:
+        yield
+    except BaseException:
+        await opened.close()
+        raise

@@ -30,7 +30,7 @@ VERSION = 1
 
 
 def trace_path(folder: Path, problem_id: str) -> Path:
-    """Where the trace of a problem lies: a file name that any file system takes, one for each id."""
+    """The file of a problem's trace: a name that any file system takes, one for each id."""
     name = quote(problem_id, safe=" ")
     if len(name) > 200:
         name = f"{name[:180]}-{blake2b(problem_id.encode(), digest_size=8).hexdigest()}"

@@ -10,7 +10,7 @@ Prompt = list[int] | str
 """Token ids, or text where a server has no way to take ids."""
 
 Finish = Literal["step", "end", "length"]
-"""Where a completion stopped: at the step delimiter, at the model's end token or a stop string, or at its limit."""
+"""The reason why a completion stopped: step delimiter; the model's end token or a stop string; its token limit."""
 
 Aggregation = Literal["last", "min", "prod", "mean", "max"]
 """How the scores of a trajectory's steps become one."""
@@ -47,7 +47,7 @@ class Node:
 
     @classmethod
     def of_prompt(cls, prompt: Prompt, index: int = 0) -> "Node":
-        """A root: token ids, or text. `index` below zero tells other conversations from the problem's own."""
+        """A root: token ids, or text. `index` is below zero for conversations other than the problem's own."""
         if isinstance(prompt, str):
             return cls(None, index, [], 0, prompt)
         return cls(None, index, prompt, len(prompt), "")

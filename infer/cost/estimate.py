@@ -1,4 +1,4 @@
-"""What a strategy will cost on one problem, on paper: for `infer cost`, before anything is spent."""
+"""The cost of a strategy on one problem, on paper: for `infer cost`, before anything is spent."""
 
 from dataclasses import dataclass
 
@@ -45,12 +45,12 @@ def estimate(
     verifier: ModelSpec | None = None,
     serving: Serving | None = None,
 ) -> Estimate:
-    """The cost of `samples` trajectories of `tokens` tokens behind one prompt, decoded together.
+    """The cost of `samples` trajectories of `tokens` tokens after one prompt, decoded together.
 
     The prompt is computed once, and read from the prefix cache by the other samples. Best-of-N and majority voting
     are `samples=n`, greedy decoding is `samples=1`; a search that keeps n trajectories and samples m next steps of each
     (beam search, A*) is `samples=n, branches=m`: each step costs m times. The verifier, a process reward model, sees
-    every token that was generated once, behind its own cached prefix. `serving` is by default one batch of all
+    every token that was generated once, after its own cached prefix. `serving` is by default one batch of all
     branches. Raises UserError for a dtype that the hardware has no peak for.
     """
     batch = samples * branches

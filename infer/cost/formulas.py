@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from infer.cost.attention import BlockTopK, Dense, TopK
 from infer.cost.model import Attention, LatentAttention, ModelSpec
 from infer.errors import UserError
 
@@ -34,7 +35,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What some passes cost, by cause."""
+    """The cost of some passes, by cause."""
 
     weights: Work = Work()
     """The layers' matrices, and the embedding's rows."""
@@ -68,7 +69,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:
-    """What a request costs, prefill and decode apart. Added with `+`."""
+    """The cost of a request, prefill and decode apart. Added with `+`."""
 
     prefill: Cost = Cost()
     decode: Cost = Cost()
@@ -93,42 +94,16 @@ class RequestCost:
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
-    """A decode step attends to the `k` tokens of highest score, chosen for each KV head, by scoring every key.
-
-    All keys are read and scored, then the values of the chosen tokens only. `free_choice` leaves the choice out: keys
-    and values of `k` tokens, as if an oracle named them.
-    """
-
-    k: int
-    free_choice: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTopK:
-    """A decode step attends to the last `local` tokens and the `k` best blocks of `block` tokens for each KV head.
-
-    Blocks are chosen by the score of one representative key each (their mean, say), all of which are read.
-    """
-
-    k: int
-    block: int
-    local: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
-    """How a request is run among others: what its share of a pass is.
+    """How a request is run among others, and so its share of a pass.
 
     `batch` requests like it go through each pass together and share what is read of the weights. `sharers` of them
     have their prompt's KV blocks in common, read once for all in a decode step (cascade attention); 1, the default:
-    each request reads them for itself, as the usual kernels do even where the blocks are stored once. `sparse` replaces
-    full attention in decode steps; layers with a sliding window, and prefill, stay as they are.
+    each request reads them for itself, as the usual kernels do even where the blocks are stored once.
     """
 
     batch: float = 1
     sharers: float = 1
-    sparse: TopK | BlockTopK | None = None
 
 
 ALONE = Serving()
@@ -143,7 +118,7 @@ def prefill_cost(
     serving: Serving = ALONE,
     causal: bool = True,
 ) -> Cost:
-    """One pass over `tokens` of a prompt behind `cached` ones, with `logits` positions through the head.
+    """One pass over `tokens` of a prompt after `cached` ones, with `logits` positions through the head.
 
     Each token attends to those before it and itself: `causal` counts just these pairs, as kernels that skip what is
     masked do; False counts every query with every key of the pass, as a full masked product does
@@ -167,7 +142,7 @@ def prefill_cost(
 def decode_cost(
     spec: ModelSpec, context: int, steps: int, *, serving: Serving = ALONE, shared: int | None = None
 ) -> Cost:
-    """`steps` passes of one token each, the first behind `context` cached tokens.
+    """`steps` passes of one token each, the first after `context` cached tokens.
 
     The first `shared` tokens (default: all of `context`) are those that `serving.sharers` have in common. In each step
     the keys and values attended to are read, the new token's written.
@@ -182,8 +157,8 @@ def decode_cost(
     numbers: float = 0
     for attention, layers in spec.attentions:
         window = attention.window
-        if serving.sparse is not None and window is None:
-            pair_flops, read = _sparse(attention, first, steps, shared, serving.sparse, serving.sharers)
+        if window is None and not isinstance(spec.decode, Dense):
+            pair_flops, read = _sparse(attention, first, steps, shared, spec.decode, serving.sharers)
         else:
             seen = _sum_min(first, steps, window)
             own = seen if serving.sharers == 1 else _sum_min(first - shared, steps, window)
@@ -199,7 +174,7 @@ def decode_cost(
 def request_cost(
     spec: ModelSpec, prefill: int, cached: int, generated: int, *, serving: Serving = ALONE
 ) -> RequestCost:
-    """What one request costs: `prefill` prompt tokens computed behind `cached` ones, then `generated` tokens sampled.
+    """The cost of one request: `prefill` prompt tokens computed after `cached` ones, then `generated` tokens sampled.
 
     The prefill gives the first token, each decode step one more; the last one is sampled, not computed. A request that
     generates nothing (a reward model's) goes through the head once. Closed form: its time does not grow with tokens.
@@ -237,7 +212,7 @@ def affordable_tokens(
 def _with_weights(
     spec: ModelSpec, kv: Work, *, tokens: int, passes: int, tokens_in_pass: int, logits: int, serving: Serving
 ) -> Cost:
-    """Adds what passes cost apart from attention. The head's network of a ParScale model counts as the head."""
+    """Adds the costs other than attention. The head's network of a ParScale model counts as the head."""
     in_pass = tokens_in_pass * serving.batch * spec.streams
     share = passes / serving.batch if serving.batch != 1 else passes
     read = spec.body_read(in_pass) * share + tokens * spec.hidden
@@ -258,8 +233,8 @@ def _sparse(
     sparse: TopK | BlockTopK,
     sharers: float,
 ) -> tuple[float, float]:
-    """FLOPs, and numbers read, of sparse attention in one layer. What is chosen is read by each request for itself;
-    what is scanned to choose can be shared."""
+    """FLOPs, and numbers read, of sparse attention in one layer. Each request reads the chosen tokens for itself; the
+    scan that chooses them can be shared."""
     if isinstance(attention, LatentAttention):
         raise UserError("sparse attention over latents (multi-head latent attention) is not modelled: leave it dense")
     keys = attention.kv_size // 2

@@ -1,7 +1,7 @@
 """Idealized runtime (Narayanan et al. 2305.02440): how long passes take on given hardware, alone and undisturbed.
 
-    Runtime(find("h100"), spec.dtype).seconds(cost)                the roofline
-    runtime = await calibrate(engine, spec, find("cpu"), sampling)      fitted to measured times
+    Runtime(find("h100"), spec.dtype).seconds(cost)          the roofline
+    runtime = fit(spec, find("cpu"), groups, seconds)        fitted to measured times (`infer.runs.calibrate`)
     runtime.seconds(group_cost(spec, shapes))
 
 The paper takes the time of a query as that of encoding its prompt plus a constant for each further token, both fitted
@@ -13,13 +13,10 @@ with overhead 0 and slowdown 1 for the roofline itself, which no engine reaches.
 whole, as if its passes were alike.
 """
 
-import asyncio
-import random
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from infer.cost.formulas import Cost, RequestCost, Serving, decode_cost, prefill_cost
 from infer.cost.hardware import Hardware, keep, kept
@@ -96,7 +93,7 @@ def _file(model: str) -> str:
 
 
 def group_cost(spec: ModelSpec, shapes: Sequence[Shape]) -> RequestCost:
-    """What requests cost that start together: one pass for all their prompts, then passes of those that still run.
+    """The cost of requests that start together: one pass for all their prompts, then passes of those that still run.
 
     (An engine with a limit on tokens in a pass splits a large prefill: that is ignored.)
     """
@@ -115,75 +112,6 @@ def group_cost(spec: ModelSpec, shapes: Sequence[Shape]) -> RequestCost:
             decode += decode_cost(spec, s.prefill + s.cached + done - 1, steps, serving=serving)
         done += steps
     return RequestCost(prefill, decode)
-
-
-GRID: tuple[tuple[Shape, ...], ...] = tuple(
-    (Shape(prompt, 0, generated),) * batch
-    for batch, prompt in ((1, 32), (1, 256), (4, 64), (4, 256), (16, 32))
-    for generated in (1, 9, 33)
-)
-"""Groups that a calibration times: at most 1,024 prompt tokens each."""
-
-
-async def calibrate(
-    engine: Any, spec: ModelSpec, hardware: Hardware, sampling: Mapping[str, Any], rounds: int = 5
-) -> Runtime:
-    """Times `GRID` on a running engine (`infer.generate.engine`) and fits overhead and slowdown of both phases.
-
-    `hardware` is the device the engine runs on: its peaks are the roofline. `sampling` are options of vLLM's
-    `SamplingParams`: tokens are drawn as they will be (`infer.generate.vllm.sampling_options`).
-    """
-    groups = [group for group in GRID if all(shape.prefill + shape.generated <= engine.max_context for shape in group)]
-    return fit(spec, hardware, groups, await time_groups(engine, spec, groups, sampling, rounds))
-
-
-async def time_groups(
-    engine: Any,
-    spec: ModelSpec,
-    groups: Sequence[Sequence[Shape]],
-    sampling: Mapping[str, Any],
-    rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:
-    """Seconds until all requests of a group are done, for each group: the least of `rounds`.
-
-    The rounds go over all groups in turn, so that a disturbance does not fall on all measurements of one. Prompts are
-    random tokens, so none is in the prefix cache; shapes with cached tokens are not timed. `time.process_time` as the
-    clock leaves out what other processes take, for an engine that runs in this process on one thread.
-    """
-    draw = random.Random(0)
-    await _time_group(engine, spec, groups[-1], sampling, draw, clock)  # warm-up
-    best = [float("inf")] * len(groups)
-    for _ in range(rounds):
-        for index, group in enumerate(groups):
-            best[index] = min(best[index], await _time_group(engine, spec, group, sampling, draw, clock))
-    return best
-
-
-async def _time_group(
-    engine: Any,
-    spec: ModelSpec,
-    group: Sequence[Shape],
-    sampling: Mapping[str, Any],
-    draw: random.Random,
-    clock: Callable[[], float],
-) -> float:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    assert not any(shape.cached for shape in group)
-    vocabulary = min(spec.vocab, len(engine.tokenizer))
-    kind = RequestOutputKind.FINAL_ONLY
-    calls = [
-        (
-            [draw.randrange(vocabulary) for _ in range(shape.prefill)],
-            SamplingParams(**sampling, max_tokens=shape.generated, ignore_eos=True, output_kind=kind),
-        )
-        for shape in group
-    ]
-    start = clock()
-    await asyncio.gather(*(engine.submit(prompt, params) for prompt, params in calls))
-    return clock() - start
 
 
 def fit(spec: ModelSpec, hardware: Hardware, groups: Sequence[Sequence[Shape]], seconds: Sequence[float]) -> Runtime:

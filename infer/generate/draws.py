@@ -20,7 +20,7 @@ _KEY = "infer_draw"
 
 
 def drawn(sampling: Sampling, seed: int) -> dict[str, Any]:
-    """What `SamplingParams.extra_args` of a greedy request tells the processor."""
+    """`SamplingParams.extra_args` of a greedy request: how this processor draws its tokens."""
     return {_KEY: (seed, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)}  # as Sampling's fields
 
 

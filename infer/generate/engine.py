@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from infer.cost.model import ModelSpec, known_spec
+from infer.cost.config import known_spec
+from infer.cost.model import ModelSpec
 from infer.errors import ToldElsewhere, UserError
 
 TURNS_BETWEEN_STEPS = 4
@@ -36,10 +37,10 @@ class Engine(Protocol):
     def submit(self, prompt: list[int], params: Any, deadline: float | None = None) -> "asyncio.Future[Any]":
         """vLLM's final output for one request; what there is at `deadline` (time.monotonic) if that comes first.
 
-        None where there is none by then: the request was still queued, or in a prefill that the engine doesn't tell of.
-        The output's prompt is charged as the engine counts it (`num_cached_tokens`). Cancelling the future aborts the
-        request; it fails with RuntimeError if the engine does or is closed. (A future, not a coroutine: at tens of
-        thousands of requests a second a task for each would be felt.)
+        None where there is none by then: the request was still queued, or in a prefill of which the engine reports
+        nothing. The output's prompt is charged as the engine counts it (`num_cached_tokens`). Cancelling the future
+        aborts the request; it fails with RuntimeError if the engine does or is closed. (A future, not a coroutine: a
+        task per request is measurable overhead at tens of thousands of requests per second.)
         """
         ...
 
@@ -233,7 +234,7 @@ class ProcessEngine:
         if self._closed:
             return
         self._closed = True
-        await asyncio.sleep(0)  # a task cancelled before it began could not tell why it ends
+        await asyncio.sleep(0)  # a task cancelled before it began could not report why it ends
         running = list(self._running)
         for task in running:
             task.cancel()

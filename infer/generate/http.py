@@ -1,7 +1,8 @@
-"""JSON over HTTP with bounded concurrency, time-outs and retries, its failures told in one line each.
+"""JSON over HTTP with bounded concurrency, time-outs and retries, its failures reported in one line each.
 
-What a retry can mend (429, 500, 502, 503, 504, a lost connection, a time-out) is tried again with exponential back-off
-and jitter. The server may have done the work of a lost reply already: it is paid for there and counted nowhere here.
+Failures that a retry can mend (429, 500, 502, 503, 504, a lost connection, a time-out) are tried again with
+exponential back-off and jitter. The server may have done the work of a lost reply already: it is paid for there, and
+not counted here.
 
 aiohttp, not httpx: of many short requests at once, on few cores that the server keeps busy, httpx gets most out one
 after the other, and the server batches little.
@@ -87,7 +88,7 @@ class Http:
     async def post(self, url: str, body: Json, *, at_once: bool = False) -> Json:
         """The reply to a POST. Raises Refused, or RuntimeError when the retries are used up.
 
-        `at_once` takes no turn: for what is answered quickly and must not wait behind what takes long.
+        `at_once` takes no turn: for requests that are answered quickly and must not wait for long ones.
         """
 
         async def exchange() -> Json:
@@ -138,7 +139,7 @@ def _proxy(url: str) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """The cause, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -173,7 +174,7 @@ async def _raise_for_status(reply: aiohttp.ClientResponse) -> None:
     if status < 400:
         return
     said = await reply.text("utf-8", "replace")
-    with suppress(ValueError):  # what is not JSON is said as it stands
+    with suppress(ValueError):  # a text that is not JSON is shown as it is
         said = _message(json.loads(said))
     said = " ".join(said.split())[:500] or reply.reason or ""
     if status in _TRANSIENT:

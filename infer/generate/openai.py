@@ -1,11 +1,11 @@
-"""A model behind a server with `POST /v1/completions`: vLLM's token for token, any other one by text.
+"""A model on a server with `POST /v1/completions`: on vLLM's token for token, on any other by text.
 
 **Token-exact** (vLLM): prompts travel as token ids and the ids that the model produced come back, so that everything
 counts as it does in process. **By text** (any other server): prompts are strings, `Completion.tokens` is empty, and
 tokens are counted by the reply's `usage`. Which it is, is found out when connecting, with a request for one token.
 
 n completions are n requests with successive seeds, for only then is every reply's usage that of one completion. The
-server tells what its prefix cache held if it was started with `--enable-prompt-tokens-details`; otherwise all of a
+server reports what its prefix cache held if it was started with `--enable-prompt-tokens-details`; otherwise all of a
 prompt counts as computed, which is an upper bound. A request whose connection is lost is sent again: what the server
 did for the lost one is not counted, nor are the tokens it ran ahead when a call was cancelled or met its deadline. By
 text, a completion cut at its deadline counts the stream's chunks as tokens, and its prompt's tokens are not known.
@@ -19,28 +19,29 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from infer.core.generator import Completion, Message, Request
+from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.chat import plain_prompt
-from infer.generate.http import LOST, Http, Json, Refused, reason
+from infer.generate.http import LOST, Http, Json, Refused
+from infer.generate.loading import load_tokenizer
+from infer.generate.served import Connection, ServedTokens, served_models
 from infer.generate.text import PARTIAL
 
 logger = logging.getLogger(__name__)
 
 _UNKNOWN_CONTEXT = 4096
-"""Tokens of context where neither the server nor the caller tells."""
+"""Tokens of context where neither the server nor the caller gives a number."""
 _TAIL = 4
 """Tokens of which one character consists at most, in byte-level vocabularies."""
 
 
 @dataclass(slots=True)
 class _Reply:
-    """What has come of one completion: the whole of it, or a stream so far."""
+    """The part of one completion that has arrived: the whole of it, or a stream so far."""
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
@@ -49,7 +50,7 @@ class _Reply:
     finish_reason: str | None = None
     tells_stop: bool = False
     stop: str | None = None
-    """The stop string that was met, where the server tells it."""
+    """The stop string that was met, where the server reports it."""
     usage: Json | None = None
     cut: bool = False
     """The deadline came before the stream's end."""
@@ -71,11 +72,13 @@ class _Reply:
 class OpenAIGenerator:
     """A `Generator` over HTTP. Made by `connect`."""
 
-    def __init__(self, http: Http, base_url: str, model: str, max_context: int) -> None:
+    def __init__(self, http: Http, base_url: str, model: str, source: str, max_context: int) -> None:
         self.max_context = max_context
         self.model = model
+        self.source = source
+        """The folder or hub id that the server loaded, where it says so; otherwise the model's name."""
         self.spec: ModelSpec | None = None
-        """Set by who knows where the served model's config lies; a server does not tell it."""
+        """Set by whoever can read the served model's config: a server does not report it."""
         self.token_exact = False
         self._http = http
         self._base_url = base_url
@@ -102,7 +105,7 @@ class OpenAIGenerator:
     ) -> "OpenAIGenerator":
         """Find the model and what the server can do. `base_url` is such as `http://127.0.0.1:8000/v1`.
 
-        `model` None is the only one served. `max_context` (tokens) bounds what the server tells, or stands in for it.
+        `model` None is the only one served. `max_context` (tokens) bounds the server's own number, or stands in for it.
         At most `concurrency` requests are open at once; `timeout` (seconds) is the longest silence of the server; see
         `infer.generate.http` for `retries` and `backoff`. Raises UserError: unreachable, key refused, unknown model.
         """
@@ -112,7 +115,8 @@ class OpenAIGenerator:
             served = await served_models(http, base_url)
             model = _choose(model, list(served), base_url)
             contexts = [tokens for tokens in (served[model].get("max_model_len"), max_context) if tokens is not None]
-            generator = cls(http, base_url, model, min(contexts, default=_UNKNOWN_CONTEXT))
+            source = served[model].get("root") or model
+            generator = cls(http, base_url, model, source, min(contexts, default=_UNKNOWN_CONTEXT))
             await generator._probe()
         except BaseException:
             await http.close()
@@ -133,7 +137,7 @@ class OpenAIGenerator:
                 else:
                     raise
         if self._has_template:
-            logger.warning("%s has no chat template that %s tells: plain prompts", self.model, self._base_url)
+            logger.warning("%s reports no chat template of %s: prompts are plain text", self._base_url, self.model)
             self._has_template = False
         text = plain_prompt(messages)
         return await self._ids(prompt=text) if self.token_exact else text
@@ -160,6 +164,19 @@ class OpenAIGenerator:
                 raise RuntimeError(f"the connection to {self._base_url} was closed") from None
             raise
 
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        """See `Generator.reader`. Texts are tokenized here, so that their tokens are those of a model in this process.
+
+        Raises UserError where the server takes no token ids, or its model's tokenizer can't be loaded here.
+        """
+        if not self.token_exact:
+            raise UserError(
+                f"{self._base_url} takes no token ids and reports no probabilities of chosen tokens: "
+                "use a vLLM server, or --backend vllm or transformers"
+            )
+        server = Connection(self._http, self._root, self.model, self.source, self.max_context, self.spec)
+        return ServedTokens(server, load_tokenizer(self.source, None), pair)
+
     def describe(self) -> dict[str, Any]:
         """Backend, URL, model, the server's version if it is a vLLM, and whether tokens are exact."""
         return {
@@ -184,7 +201,7 @@ class OpenAIGenerator:
         try:
             reply = await self._reply(self._body(request, seed), request.deadline)
             if reply is None:
-                return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
+                return Completion.nothing(logprobs=request.logprobs)
             return await self._completion(request, reply)
         finally:
             self._running.discard(task)
@@ -227,7 +244,7 @@ class OpenAIGenerator:
         if request.logprobs:
             body["logprobs"] = 0 if self.token_exact else 1  # some servers take 0 for no
         if self.token_exact:
-            # What is left out, vLLM fills in from the model's generation_config, silently.
+            # vLLM silently fills in what is left out, from the model's generation_config.
             body |= {"top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0}
             body |= {"return_token_ids": True, "include_stop_str_in_output": True}
         else:
@@ -249,21 +266,23 @@ class OpenAIGenerator:
         prompt_tokens = usage.get("prompt_tokens", 0 if isinstance(request.prompt, str) else len(request.prompt))
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         logprobs = reply.logprobs if request.logprobs else None
-        return Completion(reply.tokens, num_tokens, text, finish, logprobs, prompt_tokens - cached, cached)
+        return Completion(
+            reply.tokens, num_tokens, text, finish, logprobs, prefill=prompt_tokens - cached, cached=cached
+        )
 
     def _usage(self, reply: _Reply) -> Json:
-        """What the server charged. A stream that was cut tells nothing: its chunks are counted, one token each."""
+        """The server's own counts. A cut stream has none: its chunks are counted, one token each."""
         if reply.usage is None and not reply.cut and not reply.tokens:
-            raise RuntimeError(f"{self._base_url} tells no usage with its replies, so that tokens can't be counted")
+            raise RuntimeError(f"{self._base_url} reports no usage with its replies, so that tokens can't be counted")
         return reply.usage or {}
 
     async def _exact_text(self, prompt: Prompt, reply: _Reply, finish: Finish, stop: str | None) -> str:
         """The text of whole tokens. vLLM's own differs from it in two cases.
 
-        It is cut at the stop string's end, though the token that completes it may go on: the last tokens' text tells
-        the rest. And behind a prompt that ends within a character, vLLM's detokenizer starts over from the prompt's
+        It is cut at the stop string's end, though the token that completes it may go on: the last tokens' text has
+        the rest. And after a prompt that ends within a character, vLLM's detokenizer starts over from the prompt's
         beginning (and looks for stop strings there): such prompts are remembered where they arise, and what follows
-        them is decoded anew.
+        them is decoded again.
         """
         tokens = reply.tokens
         ended = finish == "end" and stop is None
@@ -337,7 +356,7 @@ class OpenAIGenerator:
         return tokens
 
     async def _probe(self) -> None:
-        """Find out whether the server takes and tells token ids, and its version. Costs it one token."""
+        """Find out whether the server takes and returns token ids, and its version. Costs it one token."""
         try:
             self._version = (await self._http.get(f"{self._root}/version")).get("version")
         except (*LOST, Refused, RuntimeError):
@@ -350,22 +369,6 @@ class OpenAIGenerator:
         except Refused:
             return
         self.token_exact = bool(reply.tokens)
-
-
-async def served_models(http: Http, base_url: str) -> dict[str, Json]:
-    """The models that a server has, by id, with what else it tells of them. Raises UserError."""
-    fix = "start a server (`vllm serve MODEL`) or correct the URL, which usually ends in /v1"
-    try:
-        models = await http.get(f"{base_url}/models")
-        return {str(model["id"]): model for model in models["data"]}
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UserError(f"no server answers at {base_url} ({reason(error)}): {fix}") from error
-    except Refused as error:
-        if error.status in (401, 403):
-            raise
-        raise UserError(f"{base_url} lists no models ({error}): {fix}") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{base_url} lists no models as OpenAI's API does: {fix}") from error
 
 
 def _choose(model: str | None, served: list[str], base_url: str) -> str:
@@ -381,7 +384,7 @@ def _choose(model: str | None, served: list[str], base_url: str) -> str:
 def _finish(reply: _Reply, request: Request) -> tuple[Finish, str | None]:
     """Why a completion stopped, and the stop string that ended it, if one did.
 
-    A server that doesn't tell which stop string it met, and cuts it off, leaves the end of a step and the end of the
+    A server that doesn't report which stop string it met, and cuts it off, leaves the end of a step and the end of the
     answer alike: it is taken for a step, unless nothing came at all.
     """
     if reply.finish_reason in (None, "length"):

@@ -24,7 +24,7 @@ _BLOCK = 256
 
 
 def streams(seeds: Sequence[int]) -> NDArray[np.uint64]:
-    """Where the stream of each seed (any integer) begins; those of neighbouring seeds are far apart."""
+    """The start of each seed's stream (any integer); those of neighbouring seeds are far apart."""
     return _mixed(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64))
 
 
@@ -48,7 +48,7 @@ class Sampler:
         self._memory = torch.empty(0)
 
     def set_rows(self, rows: Sequence[tuple[Sampling, int]], device: torch.device | str = "cpu") -> None:
-        """What the rows of the logits are from now on: how each is drawn, at a temperature above zero, and its seed."""
+        """Sets the logits' rows for all later calls: how each is drawn, at a temperature above zero, and its seed."""
         samplings = [sampling for sampling, _ in rows]
         if all(sampling is samplings[0] for sampling in samplings):  # as it nearly always is
             samplings = samplings[:1]
@@ -73,7 +73,7 @@ class Sampler:
         return pick(self.probabilities(logits), torch.from_numpy(uniforms(self._streams, at)).to(logits.device))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """What each row is drawn from, [rows, vocabulary]: valid until the next call, which takes the same memory."""
+        """By row, the probabilities to draw from, [rows, vocabulary]. The next call takes the same memory."""
         if self._temperature is not None:
             logits = logits / self._temperature
         if self._min_p is not None:
@@ -101,8 +101,8 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     """For each row the token at `uniform` (float64, [rows]) of its cumulative distribution; [rows].
 
     `weights` [rows, vocabulary] are float32 and need not sum to one. Sums over blocks are accumulated first, then the
-    weights of one block, in float64: a large vocabulary's small weights must not drown in the sum. A row that
-    holds what is not a number gets some token.
+    weights of one block, in float64: a large vocabulary's small weights must not drown in the sum. A row
+    containing NaN yields an arbitrary token.
     """
     size = weights.shape[-1]
     if size <= _BLOCK:
@@ -125,6 +125,6 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
 def _at(cumulative: Tensor, fraction: Tensor) -> Tensor:
     """The index, [rows, 1], of the entry in which this fraction of the whole lies: one of weight above zero."""
     total = cumulative[:, -1:]
-    # fraction * total may round up to total, behind which nothing is
+    # fraction * total may round up to total, and nothing comes after that
     target = torch.minimum(fraction * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[-1] - 1)

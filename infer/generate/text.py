@@ -6,8 +6,8 @@ from typing import Any
 Decode = Callable[[list[int]], str]
 
 PARTIAL = "\ufffd"
-"""What a decoder puts for the first bytes of a character whose other bytes are missing. One with byte fallback (Llama
-2, Gemma) puts it for every byte of a run of byte tokens of which one character is not whole."""
+"""A decoder emits this for the first bytes of a character whose other bytes are missing. One with byte fallback (Llama
+2, Gemma) emits it for every byte of a run of byte tokens if any character in the run is incomplete."""
 
 _CONTEXT = 8
 """Tokens on the left that a token is decoded with."""
@@ -16,7 +16,7 @@ _CONTEXT = 8
 class Detokenizer:
     """The text of a completion as it grows, so that the texts of successive steps add up to the text of the whole.
 
-    Tokens are decoded behind a few tokens to their left and cut off there, for a decoder drops the space at the very
+    Tokens are decoded after a few tokens to their left, whose text is cut off: a decoder drops the space at the very
     beginning of a text. The bytes of an unfinished character are held back until it is whole, in this completion or in
     the one that continues it; `flush` gives them up.
     """
@@ -27,7 +27,7 @@ class Detokenizer:
         self._window, self._known = self._context(list(prompt))
 
     def add(self, token: int) -> str:
-        """What the token adds to `text`; empty within a character."""
+        """The text that the token adds; empty within a character."""
         self._window.append(token)
         decoded = self._decode(self._window).rstrip(PARTIAL)
         new = decoded[len(self._known) :]
@@ -53,7 +53,7 @@ class Detokenizer:
             size *= 2
 
     def _whole(self, ids: list[int]) -> str:
-        """The text that `add` would have told of these tokens: what was whole before a torn run of bytes counts."""
+        """The text that `add` would have returned for these tokens: all that was whole before a torn run of bytes."""
         whole = ""
         for size in range(len(ids), 0, -1):
             decoded = self._decode(ids[:size])
@@ -66,7 +66,7 @@ class Detokenizer:
 def last_tokens(decode: Decode, ids: list[int], size: int) -> list[int]:
     """The last `size` tokens, and as many before them as it takes to begin with one that is text by itself.
 
-    Behind a beginning within a character, a decoder with byte fallback would show nothing of the run it lies in.
+    If the first token began within a character, a decoder with byte fallback would show nothing of its run of bytes.
     """
     while size < len(ids) and PARTIAL in decode([ids[-size]]):
         size += 1
@@ -76,8 +76,8 @@ def last_tokens(decode: Decode, ids: list[int], size: int) -> list[int]:
 def encode_within(tokenizer: Any, text: str) -> list[int]:
     """The token ids of a text that goes on from another.
 
-    Some tokenizers (Llama 2's) put a space before a text: it is encoded behind a newline, which is then cut off. Where
-    the newline merges with the text, the tokenizer has tokens of newlines, and those that do put nothing before.
+    Some tokenizers (Llama 2's) put a space before a text, so it is encoded after a newline, which is then cut off.
+    Where the newline merges with the text, the tokenizer has tokens of newlines; such tokenizers put nothing before.
     """
     newline: list[int] = list(tokenizer.encode("\n", add_special_tokens=False))
     ids: list[int] = list(tokenizer.encode("\n" + text, add_special_tokens=False))
@@ -87,6 +87,6 @@ def encode_within(tokenizer: Any, text: str) -> list[int]:
 
 
 def first_stop(text: str, start: int, stops: Sequence[str]) -> str | None:
-    """Of the stop strings that end behind `start` characters of the text, the one that ends first."""
+    """Of the stop strings that end after the first `start` characters of the text, the one that ends first."""
     found = {stop: text.find(stop, max(0, start - len(stop) + 1)) for stop in stops}
     return min((stop for stop in stops if found[stop] >= 0), key=lambda stop: found[stop] + len(stop), default=None)

@@ -1,4 +1,4 @@
-"""The generator without vLLM: plain transformers. What the others are held against, and what runs where vLLM does not.
+"""The generator without vLLM: plain transformers. The reference for the others, and the fallback where vLLM can't run.
 
 Requests that wait are drained into a batch, prompt by prompt: a prompt is prefilled once, padded on the left, and its
 cache copied to each of its completions. Rows that end leave the batch; new ones wait for the next. The loop
@@ -21,10 +21,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from infer.core.generator import Completion, Message, Request
+from infer.core.reader import Reader
 from infer.core.tree import Finish
-from infer.cost.model import known_spec
+from infer.cost.config import known_spec
 from infer.errors import UserError
 from infer.generate.chat import check_tokenizer, encode_chat
+from infer.generate.loading import disable_cudnn_attention
+from infer.generate.readers import TransformersTokens
 from infer.generate.sampling import Sampler
 from infer.generate.text import Detokenizer, encode_within, first_stop
 
@@ -70,7 +73,9 @@ class _Row:
             self.text.flush()
         logprobs = self.logprobs if self.request.logprobs else None
         text, count = self.text.text, len(self.tokens)
-        self.done.set_result(Completion(self.tokens, count, text, why, logprobs, self.prefill, self.cached))
+        self.done.set_result(
+            Completion(self.tokens, count, text, why, logprobs, prefill=self.prefill, cached=self.cached)
+        )
 
     def running(self) -> bool:
         """Not finished, not cancelled. A row whose deadline has passed is finished here."""
@@ -128,7 +133,7 @@ class _Batch:
         self._logits = self._forward(last, self._mask.sum(-1, keepdim=True) - 1)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Float32 logits [rows, vocabulary] behind the last of `ids` [rows, tokens]."""
+        """Float32 logits [rows, vocabulary] after the last of `ids` [rows, tokens]."""
         with torch.inference_mode():
             output = self._model(
                 input_ids=ids,
@@ -191,7 +196,7 @@ class TransformersGenerator:
         return encode_within(self._tokenizer, text)
 
     async def generate(self, request: Request) -> list[Completion]:
-        """See `Generator.generate`. Raises UserError: no room behind the prompt; RuntimeError: the model failed."""
+        """See `Generator.generate`. Raises UserError: no room after the prompt; RuntimeError: the model failed."""
         if self._closed:
             raise RuntimeError(f"{self.model} is closed")
         prompt = self._tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
@@ -219,10 +224,8 @@ class TransformersGenerator:
             for row in rows:
                 row.done.cancel()
 
-    @property
-    def loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer, for a verifier that judges with the same model."""
-        return self._model, self._tokenizer
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        return TransformersTokens(self._model, self._tokenizer, pair)
 
     def describe(self) -> dict[str, Any]:
         """Backend, model with revision, dtype, device, the attention really used, versions."""
@@ -304,16 +307,8 @@ def _load(model: str | Path, dtype: str, device: str, revision: str | None, trus
         raise UserError(f"can't load model {model} ({why}): {fix}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{model} lacks {len(missing)} weights ({missing[0]}, ...): give a complete checkpoint")
-    no_plans()
+    disable_cudnn_attention()
     return loaded.to(device).eval(), tokenizer
-
-
-def no_plans() -> None:
-    """Keeps torch from cuDNN's attention, in the whole process: it plans for each new shape, 90 ms on an H200.
-
-    torch prefers it for 16 bits on a GPU of Hopper's, and here nearly every token and every score is of a new shape.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _attention(device: str, dtype: Any) -> str:
@@ -323,7 +318,7 @@ def _attention(device: str, dtype: Any) -> str:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends a completion: the tokenizer's end token and all that the generation config names."""
+    """The tokens that end a completion: the tokenizer's end token and all that the generation config names."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*ids, tokenizer.eos_token_id] if token is not None)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish
 from infer.generate.chat import check_tokenizer, encode_chat
 from infer.generate.engine import Engine
+from infer.generate.readers import VLLMTokens
 from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
 
 MAX_CHARACTER_TOKENS = 4
@@ -71,7 +73,7 @@ class VLLMGenerator:
 
     def _completion(self, output: Any, request: Request) -> Completion:
         if output is None:  # nothing by the deadline
-            return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
+            return Completion.nothing(logprobs=request.logprobs)
         sample = output.outputs[0]
         prompt, tokens = output.prompt_token_ids, list(sample.token_ids)
         text, finish = self._text(prompt, tokens, sample, _finish(sample, request))
@@ -79,14 +81,15 @@ class VLLMGenerator:
         if request.logprobs:
             logprobs = [position[token].logprob for token, position in zip(tokens, sample.logprobs, strict=True)]
         cached = output.num_cached_tokens or 0
-        return Completion(tokens, len(tokens), text, finish, logprobs, len(prompt) - cached, cached)
+        return Completion(tokens, len(tokens), text, finish, logprobs, prefill=len(prompt) - cached, cached=cached)
 
     def _text(self, prompt: list[int], tokens: list[int], sample: Any, finish: Finish) -> tuple[str, Finish]:
         """The text of whole tokens, and why it ended; vLLM's own but for two cases.
 
-        vLLM cuts the text where a stop string ends, while the token that completes it may go on. And behind a prompt
-        that ends within a character (cut there by a limit) it puts the prompt's text before the completion's, where
-        it even finds stop strings (vLLM 0.32): then the text is decoded anew, and a stop that is not in it is none.
+        vLLM cuts the text where a stop string ends, while the token that completes it may go on. And after a prompt
+        that ends within a character (cut there by a limit) it puts the prompt's text before the completion's, and even
+        finds stop strings there (vLLM 0.32). In that case we decode again, and ignore a stop string that does not occur
+        in the new text.
         """
         stop, before = sample.stop_reason, self._piece(prompt[-1])
         if (not before or PARTIAL in before) and self._piece(*prompt[-MAX_CHARACTER_TOKENS:]).endswith(PARTIAL):
@@ -97,7 +100,7 @@ class VLLMGenerator:
         return sample.text + (self._behind(stop, tokens, sample.text) if isinstance(stop, str) else ""), finish
 
     def _behind(self, stop: str, tokens: list[int], text: str) -> str:
-        """What the token that completed a stop string goes on with: by the texts of single tokens, where they tell."""
+        """The rest of the token that completed a stop string: by the texts of single tokens, where they are enough."""
         pieces: list[str] = []
         for token in reversed(tokens):
             pieces.insert(0, self._piece(token))
@@ -120,10 +123,8 @@ class VLLMGenerator:
         text: str = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    @property
-    def engine(self) -> Engine:
-        """The engine, for a verifier that judges with the same model."""
-        return self._engine
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        return VLLMTokens(self._engine, pair)
 
     def describe(self) -> dict[str, Any]:
         return {"backend": "vllm", **self._engine.describe()}

@@ -4,14 +4,14 @@ import itertools
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infer.core.generator import Generator, Message, Sampling
 from infer.core.grading import Grader
@@ -27,64 +27,159 @@ from infer.core.trace import Trace, Watch
 from infer.core.verifier import Verifier
 from infer.cost import hardware
 from infer.cost.formulas import Serving
+from infer.cost.hardware import HARDWARE
 from infer.errors import UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
-from infer.runs import models
+from infer.generate import backends
+from infer.generate.backends import Backend, ModelArgs
+from infer.runs.fields import HOW, MODELS, RUN, SAMPLING, WHAT, Flag
+from infer.runs.models import DEFAULT_MODEL, DEFAULT_PRM, ModelRef, Profile, served_spec, share_memory
+from infer.runs.verifiers import VerifierRef
 from infer.strategies import find as find_strategy
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256
-"""Open at once with a server, as many as a vLLM server runs at once by default. `Machine.concurrency` counts problems,
-and each of them has several requests."""
-
 
 class Job(BaseModel):
-    """What to solve, how, with which models. Fields left None take the model's profile."""
+    """The problems to solve, how, and with which models. Fields left None take the model's profile."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    question: str | None = None
-    on: str | None = None
-    problem_column: str | None = None
-    answer_column: str | None = None
-    id_column: str | None = None
-    split: str | None = None
-    strategy: str = "greedy"
-    options: tuple[str, ...] = ()
-    budget: str | None = None
-    model: str | None = None
-    revision: str | None = None
-    prm: str | None = None
-    prm_revision: str | None = None
-    backend: models.Backend = Field(default_factory=models.default_backend)
-    base_url: str | None = None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)  # what vLLM takes
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
-    step_tokens: int | None = Field(None, ge=1)
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    delimiter: str | None = Field(None, min_length=1)
-    max_context: int | None = Field(None, ge=1)
-    hardware: str = "h100"
-    batch: int = Field(64, ge=1)
-    seed: int = 0
+    question: Annotated[str | None, Flag(None), Field(description="One question to solve, in place of --on.")] = None
+    on: Annotated[
+        str | None,
+        Flag(WHAT),
+        Field(
+            description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a "
+            "dataset OWNER/NAME of the hub. Default with a packaged model: nano."
+        ),
+    ] = None
+    problem_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the problem's text.")] = None
+    answer_column: Annotated[str | None, Flag(WHAT), Field(description="Column of the reference answer.")] = None
+    id_column: Annotated[str | None, Flag(WHAT), Field(description="Column of a unique id.")] = None
+    split: Annotated[str | None, Flag(WHAT), Field(description="Split of a hub dataset.")] = None
+    strategy: Annotated[str, Flag(HOW, "-s"), Field(description="Strategy by name (infer list strategies).")] = "greedy"
+    options: Annotated[
+        tuple[str, ...], Flag(HOW, "-o", "--option", "KEY=VALUE"), Field(description="An option of the strategy.")
+    ] = ()
+    budget: Annotated[
+        str | None,
+        Flag(HOW, "-b"),
+        Field(
+            description="Budget per problem, never exceeded: generated tokens (4k, 4096tok), verifier passes (64prm), "
+            "seconds (30s), or the cost of both models (2e12flops, 5e15eflops, 0.002usd)."
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Flag(MODELS, "-m"),
+        Field(description=f"A packaged model, a folder, or a hub id. Default: {DEFAULT_MODEL}."),
+    ] = None
+    revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the model on the hub.")] = None
+    prm: Annotated[
+        str | None,
+        Flag(MODELS),
+        Field(
+            description="Reward model: a packaged name, folder, hub id, or URL of a vLLM server; self; several as a,b, "
+            "min:a,b or prod:a,b. Prefix the family if it cannot be detected (math-shepherd:DIR). Append #chains=N to "
+            f"a judge. Default for nano models: {DEFAULT_PRM}."
+        ),
+    ] = None
+    prm_revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the PRM on the hub.")] = None
+    backend: Annotated[str, Flag(MODELS)] = Field(
+        default_factory=backends.default,
+        description="vllm, transformers, or openai (a completions server). Default: vllm if it is installed, else "
+        "transformers.",
+    )
+    base_url: Annotated[
+        str | None, Flag(MODELS), Field(description="URL of the server, such as http://127.0.0.1:8000/v1.")
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"] | None,
+        Flag(MODELS),
+        Field(description="auto, bfloat16, float16 or float32. Default: the profile's."),
+    ] = None
+    # the bounds are vLLM's
+    temperature: Annotated[
+        float | None, Flag(SAMPLING), Field(ge=0, le=2, description="0 is greedy. Default: the model's profile.")
+    ] = None
+    top_p: Annotated[float, Flag(SAMPLING), Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")] = 1.0
+    top_k: Annotated[int, Flag(SAMPLING), Field(ge=0, description="0 is off.")] = 0
+    min_p: Annotated[float, Flag(SAMPLING), Field(ge=0, le=1, description="0 is off.")] = 0.0
+    max_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per completion. Default: the profile's.")
+    ] = None
+    step_tokens: Annotated[
+        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per step. Default: the profile's.")
+    ] = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Flag(SAMPLING, escapes=True),
+        Field(description=r"A string that ends a completion; \n in it is a line break."),
+    ] = ()
+    delimiter: Annotated[
+        str | None,
+        Flag(SAMPLING, escapes=True),
+        Field(
+            min_length=1,
+            description=r"A string that ends a step; \n in it is a line break. Default: the profile's, a blank line.",
+        ),
+    ] = None
+    max_context: Annotated[
+        int | None,
+        Flag(MODELS),
+        Field(ge=1, description="Maximum tokens of prompt and completion. Default: the model's."),
+    ] = None
+    hardware: Annotated[
+        str,
+        Flag(MODELS),
+        Field(
+            description=f"Device that costs are counted for: {', '.join(HARDWARE)}, or cpu (measured by infer hardware "
+            "--measure)."
+        ),
+    ] = "h100"
+    batch: Annotated[
+        int,
+        Flag(MODELS),
+        Field(ge=1, description="Requests assumed to share each reading of the weights, in costs."),
+    ] = 64
+    seed: Annotated[int, Flag(HOW), Field(description="Random seed of the run.")] = 0
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _texts(cls, options: Any) -> Any:
+        return tuple(f"{name}={value}" for name, value in options.items()) if isinstance(options, Mapping) else options
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where a job runs; it may differ from one resumption to the next."""
+class Machine(BaseModel):
+    """The machine of a job; it may differ from one resumption to the next."""
 
-    concurrency: int = 64
-    tensor_parallel: int = 1
-    data_parallel: int = 1
-    memory_fraction: float = 0.9
-    api_key: str | None = None
-    prm_api_key: str | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    concurrency: Annotated[
+        int, Flag(RUN), Field(ge=1, description="Problems in flight at once; a large GPU needs more to be full.")
+    ] = 64
+    tensor_parallel: Annotated[
+        int, Flag(MODELS), Field(ge=1, description="Number of GPUs that each model is split over.")
+    ] = 1
+    data_parallel: Annotated[int, Flag(MODELS), Field(ge=1, description="Copies of the generator.")] = 1
+    memory_fraction: Annotated[
+        float,
+        Flag(MODELS, long="--gpu-memory"),
+        Field(ge=0.05, le=1, description="Share of the GPU's memory for the models."),
+    ] = 0.9
+    api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="OPENAI_API_KEY"),
+        Field(repr=False, description="API key of the server."),
+    ] = None
+    # no other key is sent there: the two servers may be strangers to each other
+    prm_api_key: Annotated[
+        str | None,
+        Flag(MODELS, envvar="INFER_PRM_API_KEY"),
+        Field(repr=False, description="API key of the servers that --prm names."),
+    ] = None
 
 
 class Plan:
@@ -98,17 +193,10 @@ class Plan:
         for name in ("problem_column", "answer_column", "id_column", "split"):
             if job.question is not None and getattr(job, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} says how to read what --on names: a question has none")
-        if job.backend == "openai" and job.base_url is None:
-            raise UserError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
-        if job.backend != "openai":
-            if job.base_url is not None:
-                raise UserError("--base-url needs --backend openai")
-            job = job.model_copy(update={"model": job.model or models.DEFAULT_MODEL})
-        if job.model is not None and job.backend != "openai":
-            models.locate(job.model)
-        if job.prm is not None:
-            models.parse_verifier(job.prm)
-        nano = job.model is not None and models.is_nano(job.model)
+        self.backend: Backend = backends.find(job.backend)
+        self.model = self._model(job)
+        nano = self.model is not None and self.model.packaged
+        verifier = VerifierRef.named(job.prm, job.prm_revision) if job.prm is not None else None
         self.strategy: Strategy = find_strategy(job.strategy)
         self.options: Options = self.strategy.configure(job.options)
         self.budget = Budget.parse(job.budget) if job.budget is not None else None
@@ -118,19 +206,31 @@ class Plan:
             raise UserError(f"{job.hardware} has no price: give the budget in flops or eflops")
         if unit is not None and unit.per_execution:
             raise UserError(f"--budget {job.budget}: no verifier here executes programs: give it in tokens or seconds")
-        if self.options.needs_verifier and job.prm is None:
+        if self.options.needs_verifier and verifier is None:
             if not nano:
                 raise UserError(f"strategy {job.strategy} needs a process reward model: name one with --prm")
-            job = job.model_copy(update={"prm": models.DEFAULT_PRM})
+            verifier = VerifierRef.named(DEFAULT_PRM, job.prm_revision)
+        self.verifier = verifier
         if not self.options.needs_verifier and unit is not None and unit.per_score:
             raise UserError(f"strategy {job.strategy} makes no verifier passes: give its budget in tokens or seconds")
         if job.on is None and job.question is None:
             if not nano:
                 raise UserError("nothing to solve: give a question, or name problems with --on (infer list evalsets)")
             job = job.model_copy(update={"on": "nano"})
-        self.job = job
-        self.profile = models.profile(job.model)
+        names = {"model": self.model.name if self.model else None, "prm": verifier.name if verifier else None}
+        self.job = job.model_copy(update=names)
+        self.profile = self.model.profile if self.model else Profile()
         self.evalset = self._evalset(job, nano)
+
+    def _model(self, job: Job) -> ModelRef | None:
+        """The model to generate with. One on a server need not be here; None: the only one that the server has."""
+        if self.backend.local:
+            if job.base_url is not None:
+                raise UserError("--base-url needs --backend openai")
+            return ModelRef.named(job.model or DEFAULT_MODEL, job.revision)
+        if job.base_url is None:
+            raise UserError(f"--backend {job.backend} needs --base-url, such as http://127.0.0.1:8000/v1")
+        return ModelRef(job.model, where=job.model) if job.model is not None else None
 
     def _evalset(self, job: Job, nano: bool) -> EvalSet:
         if job.question is not None:
@@ -157,7 +257,7 @@ class Plan:
         return itertools.islice(self.evalset.load(), limit)
 
     def config(self) -> dict[str, Any]:
-        """What two runs must share to be the same run: the job with its defaults filled in."""
+        """The configuration that identifies a run: the job with its defaults filled in."""
         template = self.evalset.template
         return {
             **self.job.model_dump(mode="json", exclude={"base_url"}),
@@ -224,47 +324,20 @@ class Models:
 
 @asynccontextmanager
 async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
-    """Loads the models of a plan's job and makes its grader; closes them on the way out."""
-    job = plan.job
+    """Loads the models of a plan and makes its grader; closes them on the way out."""
+    ours, theirs = _shares(plan, machine) if with_verifier else (machine.memory_fraction, machine.memory_fraction)
     async with AsyncExitStack() as stack:
-        generator: Generator
-        ours, theirs = _shares(job, machine, with_verifier)
-        if job.backend == "openai":
-            from infer.generate.openai import OpenAIGenerator
-
-            assert job.base_url is not None
-            generator = await OpenAIGenerator.connect(
-                job.base_url,
-                job.model,
-                api_key=machine.api_key,
-                max_context=job.max_context,
-                concurrency=REQUESTS,
-            )
-            generator.spec = models.spec_if_known(generator.model, job.dtype, download=False)
-        else:
-            assert job.model is not None
-            with interruptible():
-                generator = models.open_generator(
-                    job.model,
-                    job.backend,
-                    dtype=job.dtype,
-                    revision=job.revision,
-                    max_context=job.max_context,
-                    tensor_parallel=machine.tensor_parallel,
-                    data_parallel=machine.data_parallel,
-                    memory_fraction=ours,
-                )
+        with interruptible():
+            generator = await plan.backend.open_generator(_generator_args(plan, machine, ours))
         stack.push_async_callback(generator.close)
         verifier = None
         if with_verifier:
-            assert job.prm is not None
-            local = models.default_backend() if job.backend == "openai" else job.backend
+            assert plan.verifier is not None
+            backend = plan.backend if plan.backend.open_reader is not None else backends.find(backends.default())
             with interruptible():
-                verifier = await models.open_verifier(
-                    job.prm,
-                    local,
+                verifier = await plan.verifier.open(
+                    backend,
                     generator=generator,
-                    revision=job.prm_revision,
                     tensor_parallel=machine.tensor_parallel,
                     memory_fraction=theirs,
                     api_key=machine.prm_api_key,
@@ -273,6 +346,24 @@ async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> A
         grader = plan.evalset.grader()
         stack.push_async_callback(grader.close)
         yield Models(generator, verifier, grader)
+
+
+def _generator_args(plan: Plan, machine: Machine, memory_fraction: float) -> ModelArgs:
+    job, model = plan.job, plan.model
+    if model is not None and plan.backend.local:
+        _ = model.config  # engines report a model that is not there in many more words
+    return ModelArgs(
+        model=model.where if model is not None else None,
+        revision=job.revision,
+        dtype=job.dtype or plan.profile.dtype,
+        max_context=job.max_context,
+        tensor_parallel=machine.tensor_parallel,
+        data_parallel=machine.data_parallel,
+        memory_fraction=memory_fraction,
+        base_url=job.base_url,
+        api_key=machine.api_key,
+        spec_of=lambda name: served_spec(name, job.dtype),
+    )
 
 
 @contextmanager
@@ -288,23 +379,18 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _shares(job: Job, machine: Machine, with_verifier: bool) -> tuple[float, float]:
-    """What share of each GPU's memory generator and verifier get, where both run in vLLM here; said in the log."""
+def _shares(plan: Plan, machine: Machine) -> tuple[float, float]:
+    """The share of each GPU's memory for the generator, and for a reward model beside it. Logged where they differ."""
     fraction = machine.memory_fraction
-    if job.backend != "vllm" or not with_verifier:
+    assert plan.verifier is not None
+    if plan.backend.device_memory is None or not plan.verifier.loads:
         return fraction, fraction
-    assert job.model is not None
-    assert job.prm is not None
-    if not models.loads_verifier(job.prm):
-        return fraction, fraction
-    from infer.generate.engine import device_memory
-
-    generator, verifier = models.spec_if_known(job.model, job.dtype), models.verifier_spec(job.prm)
-    memory = device_memory()
+    assert plan.model is not None
+    memory = plan.backend.device_memory()
     if memory is not None:
         memory *= machine.tensor_parallel  # both are split over as many GPUs, evenly: a share of one is a share of all
-    shares = models.share_memory(generator, verifier, fraction, memory)
-    logger.info("memory: %.2f of it for %s, %.2f for %s", shares[0], job.model, shares[1], job.prm)
+    shares = share_memory(plan.model.spec_if_known(plan.job.dtype), plan.verifier.spec, fraction, memory)
+    logger.info("memory: %.2f of it for %s, %.2f for %s", shares[0], plan.model.name, shares[1], plan.verifier.name)
     return shares
 
 

@@ -10,7 +10,7 @@ from infer.errors import UserError
 
 
 class Lock:
-    """Held until `close` or the death of the process: the kernel holds it, a `.lock` file left behind means nothing.
+    """Held until `close` or the death of the process. The kernel holds it: a `.lock` file that stays means nothing.
 
     The file names its last holder. Raises UserError, with that name, while another holds it.
     """

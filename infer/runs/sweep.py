@@ -14,13 +14,13 @@ class Cell:
     """One point of a grid."""
 
     name: str
-    """What tells it from the others, and its run's folder inside the grid's: `astar,k=8@1k`."""
+    """Unique in the grid, and the folder of its run inside the grid's: `astar,k=8@1k`."""
     strategy: str
     plan: Plan
 
     @property
     def pair(self) -> tuple[Any, ...]:
-        """What it shares with the cells that it is compared with: all but the strategy and its options."""
+        """The settings that cells share to be compared: all but the strategy and its options."""
         job = self.plan.job
         return job.model, job.temperature, job.seed, str(self.plan.budget)
 
@@ -28,15 +28,22 @@ class Cell:
 def expand(
     base: Job,
     strategies: Sequence[str],
-    budgets: Sequence[str | None] = (None,),
-    models: Sequence[str | None] = (None,),
-    temperatures: Sequence[float | None] = (None,),
-    seeds: Sequence[int] = (0,),
+    budgets: Sequence[str | None] = (),
+    models: Sequence[str | None] = (),
+    temperatures: Sequence[float | None] = (),
+    seeds: Sequence[int] = (),
 ) -> list[Cell]:
-    """All cells; those of one model stand together. A strategy is `NAME` or `NAME,KEY=VALUE,...`. Raises UserError."""
+    """All cells; those of one model stand together. Raises UserError.
+
+    A strategy is `NAME` or `NAME,KEY=VALUE,...`. Of the others, what is not given is the base's.
+    """
     cells: dict[str, Cell] = {}
     for model, temperature, seed, budget, strategy in itertools.product(
-        models, temperatures, seeds, budgets, strategies
+        models or [base.model],
+        temperatures or [base.temperature],
+        seeds or [base.seed],
+        budgets or [base.budget],
+        strategies,
     ):
         name, *options = strategy.split(",")
         parts = [strategy + (f"@{budget}" if budget is not None else "")]

@@ -18,13 +18,16 @@ from infer.core.ledger import Budget
 from infer.core.options import Options
 from infer.core.pricing import Call
 from infer.core.problem import Problem
+from infer.core.reader import Reader
 from infer.core.search import Search, Setting
 from infer.core.tree import Aggregation, Finish
 from infer.core.verifier import Scores
+from infer.cost.config import read_spec
 from infer.cost.model import ModelSpec
+from infer.errors import UserError
 
 DELIMITER, END = 10, 11
-SPEC = ModelSpec.from_config(
+SPEC = read_spec(
     {
         "model_type": "llama",
         "hidden_size": 8,
@@ -86,6 +89,9 @@ class ToyGenerator:
         cached = len(prompt) // 2
         self.log.append(Call(SPEC, len(prompt) - cached, cached, len(tokens)))
         return Completion(tokens, len(tokens), decode(tokens), ended, logprobs, len(prompt) - cached, cached)
+
+    def reader(self, pair: tuple[str, str]) -> Reader:
+        raise UserError("a toy has no words")
 
     def describe(self) -> dict[str, Any]:
         return {"backend": "toy"}

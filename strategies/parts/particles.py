@@ -31,7 +31,7 @@ ROUNDING = 1e-7
 
 
 class ParticleOptions(ScoredOptions):
-    """What the particle methods have in common."""
+    """The options that the particle methods have in common."""
 
     n: int = Field(8, ge=1, description="particles")
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="of the weights: scores act with power 1/T")

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import Choice
-from infer.core.options import ScoredOptions
+from infer.core.options import ScoredOptions, Shape
 from infer.core.search import Search
 from infer.core.tree import Finish, Node
 
@@ -27,6 +27,9 @@ class StepSearchOptions(ScoredOptions):
         if (n := info.data.get("n")) and n % width:
             raise PydanticCustomError("width", "n={n} is not divisible by the width", {"n": n})
         return width
+
+    def shape(self) -> Shape | None:
+        return Shape(self.n // self.width, self.width) if not self.lookahead else None
 
 
 def distinct(nodes: Sequence[Node]) -> list[Node]:

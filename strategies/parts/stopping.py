@@ -41,7 +41,7 @@ def certain(votes: Votes, coming: float) -> bool:
 
 
 def _at_most(votes: float, coming: float) -> float:
-    """What votes can grow to: each sum of fractions is rounded, by half a unit in the last place at most."""
+    """The most that votes can grow to: each sum of fractions is rounded, by half a unit in the last place at most."""
     reach = votes + coming
     return reach if votes.is_integer() or math.isinf(reach) else reach + coming * math.ulp(reach)
 

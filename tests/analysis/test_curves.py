@@ -11,9 +11,9 @@ import pytest
 from infer.analysis import Outcomes, allocation, at_equal_cost, at_k, curve, frontier, outcomes, read, sampled
 from infer.analysis.curves import families
 from infer.core.pricing import Call, Pricing
+from infer.cost.config import PUBLIC, read_spec
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE
-from infer.cost.model import PUBLIC, ModelSpec
 from infer.errors import UserError
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
@@ -146,8 +146,8 @@ def test_samples_as_configurations(tmp_path: Path) -> None:
 
 
 def test_a_vote_is_not_charged_the_verifier(tmp_path: Path) -> None:
-    model = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-0.6B"], dtype="float32")
-    reward = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-1.7B"], dtype="bfloat16")
+    model = read_spec(PUBLIC["Qwen/Qwen3-0.6B"], dtype="float32")
+    reward = read_spec(PUBLIC["Qwen/Qwen3-1.7B"], dtype="bfloat16")
     pricing = Pricing(HARDWARE["h100"], Serving(batch=8))
     sampling = pricing.usage(Call(model, 30, 0, 100))
     scoring = pricing.usage(Call(reward, 130, 0, 0), "verifier_")

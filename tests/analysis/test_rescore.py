@@ -351,7 +351,7 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
 @pytest.mark.models
 async def test_the_same_reward_model_gives_the_stored_scores_again(tmp_path: Path) -> None:
     """Solved and scored by `infer solve`, then scored from what is stored: step by step and all at once are equal."""
-    from infer.runs.models import open_verifier
+    from tests.engines import open_verifier
 
     words = ["-m", "infer", "solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run"]
     process = await asyncio.create_subprocess_exec(

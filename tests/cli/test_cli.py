@@ -18,7 +18,7 @@ from infer.cli.terminal import engine_noise_to, last_error
 from infer.errors import UserError
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.nano import checkpoint
-from infer.runs.job import Job, Machine, Models
+from infer.runs.job import Machine, Models, Plan
 from infer.runs.lock import Lock
 from infer.testing.toy import ToyGenerator, ToyVerifier
 from tests.servers import Server
@@ -64,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["solve", "--temperature", "2.5"], ["--temperature", "equal to 2"]),
         (["solve", " "], ["question is empty"]),
         (["solve", "--temperature", "-1"], ["temperature"]),
-        (["solve", "--temperature", "inf"], ["--temperature", "equal to 2"]),
+        (["solve", "--temperature", "inf"], ["--temperature inf", "finite"]),
         (["solve", "--temperature", "nan"], ["--temperature"]),
         (["solve", "--stop", ""], ["--stop ''", "at least 1 character"]),
         (["solve", "--top-p", "0"], ["--top-p"]),
@@ -74,9 +74,35 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["list", "strategy"], ["'strategy'", "did you mean strategies?"]),
         (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
         (["list", "models", "--show", "nano"], ["nano-s"]),
+        (["list", "verifiers", "--show", "gen-pmr"], ["'gen-pmr'", "did you mean gen-prm"]),
         (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
         (["cost", "-s", "astar"], ["astar", "infer sweep --dry-run"]),
         (["cost", "-s", "beam", "--n", "6"], ["--n 6 is not divisible by --branches 4"]),
+        (["cost", "-s", "beam", "--n", "8", "--branches", "3"], ["--n 8 is not divisible by --branches 3"]),
+        (["cost", "-s", "beam", "-o", "lookahead=2"], ["beam", "infer sweep --dry-run"]),
+        (["cost", "-s", "astr"], ["'astr'", "did you mean astar?"]),
+        (["cost", "--n", "0"], ["--n", "1"]),
+        (["cost", "--tokens", "4z"], ["--tokens 4z", "8k"]),
+        (["cost", "--prompt", "30s"], ["--prompt 30s", "4096"]),
+        (["cost", "--hardware", "foo"], ["'foo'", "h100"]),
+        (["solve", "--hardware", "h1000"], ["'h1000'", "did you mean h100"]),
+        (["solve", "--prm", "foo:bar"], ["--prm foo:bar", "'foo'", "math-shepherd"]),
+        (["solve", "--delimiter", ""], ["--delimiter ''", "at least 1 character"]),
+        (["solve", "--run"], ["--run", "requires an argument"]),
+        (["solve", "1+1", "2+2"], ["unexpected", "2+2"]),
+        (["compare"], ["--strategy", "-s"]),
+        (["compare", "-s", "gredy"], ["gredy", "did you mean greedy?"]),
+        (["compare", "-s", "greedy", "-s", "greedy"], ["greedy stands twice"]),
+        (["compare", "-s", "greedy", "-b", "4z"], ["greedy@4z", "'4z'", "4k"]),
+        (["compare", "-s", "greedy", "-o", "k=1"], ["-o"]),
+        (["compare", "-s", "greedy", "1+1=?"], ["unexpected", "1+1=?"]),
+        (["sweep", "-s", "greedy", "--temperature", "nan"], ["--temperature nan"]),
+        (["sweep", "-s", "greedy", "--top-p", "0"], ["--top-p 0", "greater than 0"]),
+        (["sweep", "-s", "greedy", "-m", "nano-z"], ["'nano-z'", "did you mean nano-"]),
+        (["sweep", "-s", "greedy", "--seed", "1", "--seed", "1"], ["seed=1 stands twice"]),
+        (["rescore", "absent"], ["--out"]),
+        (["rescore", "absent", "--out", "new"], ["absent is no run"]),
+        (["rescore", "absent", "--out", "new", "--aggregation", "foo"], ["--aggregation", "'foo'", "'min'"]),
         (["hardware", "--on", "cpu"], ["--on cpu", "--calibrate"]),
     ],
 )
@@ -140,6 +166,12 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
     assert run(["list", "evalsets", "--show", "math500"]) == 0
     assert "{problem}" in capsys.readouterr().out
+    assert run(["list", "verifiers"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("qwen-prm", "Qwen2.5-Math-PRM-7B", "think-prm", "self"):
+        assert words in shown
+    assert run(["list", "verifiers", "--show", "gen-prm"]) == 0
+    assert "a critique and a verdict" in capsys.readouterr().out
     assert run(["list", "models"]) == 0
     assert "nano-s" in capsys.readouterr().out
 
@@ -160,7 +192,7 @@ main()
 
 
 @asynccontextmanager
-async def toys(job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+async def toys(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
     """What `open_models` would load."""
     async with Mathematics() as checker:
         yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
@@ -215,7 +247,7 @@ def test_only_problems_that_were_asked_for_count_in_a_comparison(
 def test_the_key_of_a_reward_models_server(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_models(job: Job, machine: Machine, *, with_verifier: bool) -> None:
+    def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> None:
         raise UserError(f"the keys are {machine.api_key} and {machine.prm_api_key}")
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

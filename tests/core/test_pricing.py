@@ -7,12 +7,13 @@ import pytest
 from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.pricing import Call, Pricing
 from infer.core.usage import Usage
+from infer.cost.attention import TopK
+from infer.cost.config import PUBLIC, read_spec
 from infer.cost.formulas import Serving, request_cost
 from infer.cost.hardware import HARDWARE
-from infer.cost.model import PUBLIC, ModelSpec
 from infer.errors import UserError
 
-SPEC = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-1.7B"])
+SPEC = read_spec(PUBLIC["Qwen/Qwen3-1.7B"])
 PRICING = Pricing(HARDWARE["h100"], Serving(batch=64))
 CALL = Call(SPEC, prefill=200, cached=64, generated=500)
 
@@ -27,6 +28,22 @@ def test_a_request_is_charged_to_its_role() -> None:
     assert usage.flops == verifier.flops == pytest.approx(cost.flops, abs=2)
     assert (usage + verifier).eflops == 2 * usage.eflops  # type: ignore[operator]
     assert PRICING.dollars(usage) == pytest.approx(usage.device_picoseconds / 1e12 * 2.69 / 3600)  # type: ignore[operator]
+
+
+def test_attention_is_priced_by_the_model_that_runs_it() -> None:
+    """A sparse generator beside a judge of the same sizes that is dense. Each request has 499 decode steps after 200
+    tokens, so they see 201 to 699 tokens: 450 on average. A token's keys and values are 28 layers x 2 x 8 heads x 128
+    numbers of two bytes. Of these the sparse generator reads those of 64 tokens in each step.
+    """
+    token_bytes = 28 * 2 * 8 * 128 * 2
+    call = Call(SPEC, prefill=200, cached=0, generated=500)
+    dense, judge = PRICING.usage(call), PRICING.usage(call, "verifier_")
+    sparse = PRICING.usage(replace(call, spec=replace(SPEC, decode=TopK(64, free_choice=True))))
+    assert (dense.decode_bytes or 0) - (sparse.decode_bytes or 0) == 499 * (450 - 64) * token_bytes
+    assert sparse.prefill_bytes == dense.prefill_bytes
+    assert judge.verifier_decode_bytes == dense.decode_bytes
+    ledger = Ledger(Budget(1e15, "flops"), PRICING)
+    assert ledger.price(call) > ledger.price(replace(call, spec=replace(SPEC, decode=TopK(64))))
 
 
 def test_unknown_sizes_are_not_zero() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from infer.cost.config import read_spec
 from infer.cost.formulas import decode_cost, prefill_cost
 from infer.cost.model import LatentAttention, ModelSpec
-from infer.runs.models import locate, packaged
+from infer.nano import checkpoint
+from infer.runs.models import packaged
 
 pytestmark = pytest.mark.models
 
@@ -67,7 +69,7 @@ def build(config: dict[str, Any]) -> tuple[Any, ModelSpec]:
     made._attn_implementation = "eager"
     made._experts_implementation = "eager"  # a product for each expert that is hit: the counter knows no grouped ones
     model = transformers.AutoModelForCausalLM.from_config(made).eval()
-    return model, ModelSpec.from_config(model.config, dtype="float32")
+    return model, read_spec(model.config, dtype="float32")
 
 
 def flops_of(counter: Any) -> int:
@@ -109,8 +111,8 @@ def test_flops(name: str) -> None:
 def test_flops_of_packaged_models(name: str) -> None:
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(locate(name), attn_implementation="eager")
-    spec = ModelSpec.from_config(model.config)
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint(name), attn_implementation="eager")
+    spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     check(model, spec)
 
@@ -122,8 +124,10 @@ def test_flops_of_packaged_reward_models(name: str) -> None:
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(locate(name), attn_implementation="eager")
-    spec = ModelSpec.from_config(model.config)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        checkpoint(name), attn_implementation="eager"
+    )
+    spec = read_spec(model.config)
     assert spec.params == model.num_parameters()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(input_ids=torch.ones(1, 9, dtype=torch.long))

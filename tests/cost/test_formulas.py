@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infer.cost.attention import BlockTopK, Dense, TopK
+from infer.cost.config import PUBLIC, read_spec
 from infer.cost.formulas import (
     ALONE,
-    BlockTopK,
     Cost,
     RequestCost,
     Serving,
-    TopK,
     Work,
     affordable_tokens,
     decode_cost,
     prefill_cost,
     request_cost,
 )
-from infer.cost.model import PUBLIC, Attention, LatentAttention, ModelSpec
+from infer.cost.model import Attention, LatentAttention, ModelSpec
 from infer.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -35,13 +35,13 @@ TINY: dict[str, Any] = {
     "head_dim": 8,
     "vocab_size": 50,
 }
-DENSE = ModelSpec.from_config({"model_type": "llama", **TINY})
-LOCAL = ModelSpec.from_config({"model_type": "gemma3_text", **TINY, "sliding_window": 5, "sliding_window_pattern": 3})
-MOE = ModelSpec.from_config(
+DENSE = read_spec({"model_type": "llama", **TINY})
+LOCAL = read_spec({"model_type": "gemma3_text", **TINY, "sliding_window": 5, "sliding_window_pattern": 3})
+MOE = read_spec(
     {"model_type": "qwen3_moe", **TINY, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
 )
 STREAMS = replace(DENSE, streams=3, prefix=4)
-LATENT = ModelSpec.from_config(
+LATENT = read_spec(
     {
         "model_type": "deepseek_v3",
         **TINY,
@@ -72,10 +72,10 @@ def pass_cost(spec: ModelSpec, queries: range, logits: int, serving: Serving, *,
         chosen = [len(keys) for keys in seen]
         if decode:
             read = {key: 1 / serving.sharers if key < shared else 1.0 for key in touched}
-            if serving.sparse is not None and attention.window is None:
+            if not isinstance(spec.decode, Dense) and attention.window is None:
                 assert isinstance(attention, Attention)
                 keys = sorted(touched)
-                match serving.sparse:
+                match spec.decode:
                     case TopK(k, free):
                         chosen = [min(k, len(keys))]
                         scanned = 0 if free else sum(read.values())
@@ -123,14 +123,14 @@ def parts(cost: Cost) -> list[float]:
     generated=st.integers(0, 20),
     batch=st.sampled_from([1, 4]),
     sharers=st.sampled_from([1, 4]),
-    sparse=st.sampled_from([None, TopK(3), TopK(4, free_choice=True), BlockTopK(2, 3), BlockTopK(1, 4, local=2)]),
+    kind=st.sampled_from([Dense(), TopK(3), TopK(4, free_choice=True), BlockTopK(2, 3), BlockTopK(1, 4, local=2)]),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_closed_forms_equal_loops(
-    name: str, prefill: int, cached: int, generated: int, batch: int, sharers: int, sparse: Any
+    name: str, prefill: int, cached: int, generated: int, batch: int, sharers: int, kind: Any
 ) -> None:
-    spec = SPECS[name]
-    serving = Serving(batch, sharers, sparse if name != "latent" else None)
+    spec = replace(SPECS[name], decode=kind if name != "latent" else Dense())
+    serving = Serving(batch, sharers)
     prompt = prefill + cached
     cost = request_cost(spec, prefill, cached, generated, serving=serving)
     loop = Cost()
@@ -177,7 +177,7 @@ def test_decoding_makes_the_pairs_of_prefill() -> None:
 
 
 def test_serving() -> None:
-    spec = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-8B"])
+    spec = read_spec(PUBLIC["Qwen/Qwen3-8B"])
     alone = request_cost(spec, 1000, 0, 500)
     batched = request_cost(spec, 1000, 0, 500, serving=Serving(batch=32))
     shared = request_cost(spec, 1000, 0, 500, serving=Serving(batch=32, sharers=32))
@@ -224,7 +224,7 @@ def test_adding_and_scaling() -> None:
 
 
 def test_reward_model_reads_one_position() -> None:
-    spec = ModelSpec.from_config(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
+    spec = read_spec(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
     cost = request_cost(spec, 300, 100, 0)
     assert cost.decode == Cost()
     assert cost.prefill.logits.flops == 2 * (3584 * 3584 + 3584 * 2)
@@ -233,7 +233,7 @@ def test_reward_model_reads_one_position() -> None:
 def test_sparse_latents_are_refused() -> None:
     assert isinstance(LATENT.attentions[0][0], LatentAttention)
     with pytest.raises(UserError, match="latent"):
-        decode_cost(LATENT, 10, 2, serving=Serving(sparse=TopK(4)))
+        decode_cost(replace(LATENT, decode=TopK(4)), 10, 2)
 
 
 def test_paper_needs_no_torch() -> None:

@@ -6,13 +6,14 @@ from statistics import mean
 import pytest
 
 from infer.cost import kinetics
-from infer.cost.formulas import BlockTopK, Serving, TopK, decode_cost
+from infer.cost.attention import BlockTopK, TopK
+from infer.cost.config import PUBLIC, read_spec
+from infer.cost.formulas import Serving, decode_cost
 from infer.cost.hardware import find
-from infer.cost.model import PUBLIC, ModelSpec
 from infer.errors import UserError
 
 # Qwen3-8B: 36 layers, 32 query and 8 key-value heads of 128
-SPEC = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-8B"])
+SPEC = read_spec(PUBLIC["Qwen/Qwen3-8B"])
 QUERY, KEY_VALUE = 36 * 32 * 128, 36 * 8 * 128
 PARAMS = 8.19e9  # as the script has it
 
@@ -77,7 +78,7 @@ def means(costs: list[kinetics.Published]) -> list[float]:
 )
 def test_published_results_dense(trials: int, compute: float, memory: float) -> None:
     """Qwen3-0.6B, its head counted twice."""
-    spec = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-0.6B"])
+    spec = read_spec(PUBLIC["Qwen/Qwen3-0.6B"])
     costs = [kinetics.dense(spec, PROMPT, g, trials, params=0.752e9) for g in DENSE_06B]
     assert means(costs) == pytest.approx([compute, memory], rel=1e-12)
 
@@ -127,12 +128,12 @@ def test_ours_with_their_assumptions_sparse(context: int) -> None:
     """Block top-k agrees to the rounding of sums; top-k too once its sign is put right."""
     generated, k, block = 4000, 64, 16
     corner = max(0, k * block - context) ** 2 / 2
-    ours = decode_cost(SPEC, context, generated, serving=Serving(sparse=BlockTopK(k, block))).kv
+    ours = decode_cost(replace(SPEC, decode=BlockTopK(k, block)), context, generated).kv
     theirs = kinetics.block_topk(SPEC, context, generated, k, block)
     linear = 2 * SPEC.params * generated
     assert ours.flops == pytest.approx(theirs.compute - linear, rel=2e-3)
     assert ours.bytes * 562.5 == pytest.approx(theirs.memory, rel=2e-3)
-    ours = decode_cost(SPEC, context, generated, serving=Serving(sparse=TopK(k * block, free_choice=True))).kv
+    ours = decode_cost(replace(SPEC, decode=TopK(k * block, free_choice=True)), context, generated).kv
     theirs = kinetics.topk(SPEC, context, generated, k * block)
     assert ours.flops == pytest.approx(theirs.compute - linear - 8 * corner * QUERY, rel=2e-4)
     assert ours.bytes * 562.5 == pytest.approx(theirs.memory - 562.5 * 8 * corner * KEY_VALUE, rel=2e-4)
@@ -140,7 +141,7 @@ def test_ours_with_their_assumptions_sparse(context: int) -> None:
 
 def test_the_corner_is_cut_off_in_short_generations() -> None:
     """100 tokens behind 200, 1,024 allowed: all 250 on average are attended to. Published: 4,419 and -2,370 a step."""
-    ours = decode_cost(SPEC, 200, 100, serving=Serving(sparse=BlockTopK(64, 16))).kv
+    ours = decode_cost(replace(SPEC, decode=BlockTopK(64, 16)), 200, 100).kv
     assert ours.flops == pytest.approx(4 * 250.5 * 100 * QUERY + 2 * QUERY * 16.2 * 100, rel=1e-3)
     linear = 2 * SPEC.params * 100
     assert kinetics.topk(SPEC, 200, 100, 1024).compute - linear == pytest.approx(4 * 4418.88 * 100 * QUERY)
@@ -157,5 +158,5 @@ def test_weights_are_most_of_the_bytes_at_small_batches() -> None:
 
 def test_other_attention_is_refused() -> None:
     with pytest.raises(UserError, match="full grouped-query"):
-        kinetics.dense(ModelSpec.from_config(PUBLIC["google/gemma-3-1b-it"]), 10, 10)
+        kinetics.dense(read_spec(PUBLIC["google/gemma-3-1b-it"]), 10, 10)
     assert kinetics.dense(replace(SPEC, vocab=1), 10, 10).eflops > 0

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infer.cost.model import PUBLIC, Attention, Experts, LatentAttention, ModelSpec
+from infer.cost.config import PUBLIC, read_spec
+from infer.cost.model import Attention, Experts, LatentAttention
 from infer.errors import UserError
 
 
@@ -28,7 +29,7 @@ from infer.errors import UserError
     ],
 )
 def test_published_totals(name: str, total: int) -> None:
-    assert ModelSpec.from_config(PUBLIC[name]).params == total
+    assert read_spec(PUBLIC[name]).params == total
 
 
 @pytest.mark.parametrize(
@@ -42,14 +43,14 @@ def test_published_totals(name: str, total: int) -> None:
     ],
 )
 def test_gemma_report(name: str, embedding: int, rest: int) -> None:
-    spec = ModelSpec.from_config(PUBLIC[name])
+    spec = read_spec(PUBLIC[name])
     assert spec.embedding_params / 1e6 == pytest.approx(embedding, rel=0.006)
     assert (spec.params - spec.embedding_params) / 1e6 == pytest.approx(rest, rel=0.006)
 
 
 def test_deepseek_v3_report() -> None:
     """2412.19437: 671B parameters, 37B of them active; 8-bit weights; the cache holds 576 numbers a layer."""
-    spec = ModelSpec.from_config(PUBLIC["deepseek-ai/DeepSeek-V3"])
+    spec = read_spec(PUBLIC["deepseek-ai/DeepSeek-V3"])
     assert round(spec.params / 1e9) == 671
     assert spec.active_params / 1e9 == pytest.approx(37, abs=0.7)
     assert (spec.weight_bytes, spec.kv_bytes, spec.kv_size) == (1, 2, 61 * 576)
@@ -66,12 +67,12 @@ def test_deepseek_v3_report() -> None:
 )
 def test_active_parameters(name: str, billions: float) -> None:
     """As the models' cards say; all of a dense model's."""
-    assert ModelSpec.from_config(PUBLIC[name]).active_params / 1e9 == pytest.approx(billions, abs=0.06)
+    assert read_spec(PUBLIC[name]).active_params / 1e9 == pytest.approx(billions, abs=0.06)
 
 
 def test_windows() -> None:
     def windows(config: dict[str, Any]) -> dict[int | None, int]:
-        return {attention.window: count for attention, count in ModelSpec.from_config(config).attentions}
+        return {attention.window: count for attention, count in read_spec(config).attentions}
 
     assert windows(PUBLIC["google/gemma-3-1b-it"]) == {512: 22, None: 4}  # every sixth layer is global
     assert windows(PUBLIC["google/gemma-3-4b-it"]) == {1024: 29, None: 5}
@@ -101,26 +102,26 @@ def test_experts_read() -> None:
 
 def test_dtypes() -> None:
     config = PUBLIC["Qwen/Qwen3-0.6B"]
-    assert ModelSpec.from_config(config).weight_bytes == 2
-    spec = ModelSpec.from_config({**config, "dtype": "float32"}, kv_dtype="float8")
+    assert read_spec(config).weight_bytes == 2
+    spec = read_spec({**config, "dtype": "float32"}, kv_dtype="float8")
     assert (spec.dtype, spec.weight_bytes, spec.kv_bytes) == ("float32", 4, 1)
-    awq = ModelSpec.from_config({**config, "quantization_config": {"quant_method": "awq", "bits": 4}})
+    awq = read_spec({**config, "quantization_config": {"quant_method": "awq", "bits": 4}})
     assert (awq.dtype, awq.weight_bytes) == ("bfloat16", 0.5)
     with pytest.raises(UserError, match="bfloat17"):
-        ModelSpec.from_config(config, dtype="bfloat17")
+        read_spec(config, dtype="bfloat17")
 
 
 def test_bad_configs(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match="hidden_size"):
-        ModelSpec.from_config({"model_type": "clip"})
+        read_spec({"model_type": "clip"})
     with pytest.raises(UserError, match="linear_attention"):
-        ModelSpec.from_config({**PUBLIC["Qwen/Qwen3-8B"], "model_type": "x", "layer_types": ["linear_attention"]})
+        read_spec({**PUBLIC["Qwen/Qwen3-8B"], "model_type": "x", "layer_types": ["linear_attention"]})
     with pytest.raises(UserError, match="num_experts"):
-        ModelSpec.from_config({**PUBLIC["Qwen/Qwen3-30B-A3B"], "model_type": "another_moe"})
+        read_spec({**PUBLIC["Qwen/Qwen3-30B-A3B"], "model_type": "another_moe"})
     with pytest.raises(UserError, match="layer_types names 1"):
-        ModelSpec.from_config({**PUBLIC["Qwen/Qwen3-8B"], "layer_types": ["full_attention"]})
+        read_spec({**PUBLIC["Qwen/Qwen3-8B"], "layer_types": ["full_attention"]})
     with caplog.at_level(logging.WARNING):
-        unknown = ModelSpec.from_config({**PUBLIC["meta-llama/Llama-3.1-8B"], "model_type": "new"})
+        unknown = read_spec({**PUBLIC["meta-llama/Llama-3.1-8B"], "model_type": "new"})
     assert "new is not known" in caplog.text
     assert unknown.params == 8_030_261_248
 
@@ -136,7 +137,7 @@ def test_public_models_as_transformers_builds_them(name: str) -> None:
     config = transformers.AutoConfig.for_model(**given)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    assert ModelSpec.from_config(given).params == sum(p.numel() for p in model.parameters())
+    assert read_spec(given).params == sum(p.numel() for p in model.parameters())
 
 
 TINY = {
@@ -201,27 +202,25 @@ def test_tiny_models(variant: dict[str, Any], task: str) -> None:
         model = auto.from_config(config)
     count = sum(p.numel() for p in model.parameters())
     model.config.architectures = [type(model).__name__]
-    assert ModelSpec.from_config(model.config).params == count
-    assert ModelSpec.from_config(model.config.to_diff_dict()).params == count
+    assert read_spec(model.config).params == count
+    assert read_spec(model.config.to_diff_dict()).params == count
 
 
 def test_process_reward_model_head() -> None:
     """Linear(h, h), ReLU, Linear(h, 2) on the hidden states; the embedding is only looked up in."""
-    spec = ModelSpec.from_config(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
+    spec = read_spec(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
     hidden = 3584
     assert spec.head.params == hidden * hidden + hidden + 2 * hidden + 2
-    language_model = ModelSpec.from_config(
-        {**PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"], "architectures": ["Qwen2ForCausalLM"]}
-    )
+    language_model = read_spec({**PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"], "architectures": ["Qwen2ForCausalLM"]})
     assert language_model.params == 7_615_616_512  # Qwen2.5-7B
     assert spec.params == language_model.params - 152064 * hidden + spec.head.params
 
 
 def test_kinds_of_attention() -> None:
-    (latent, layers), *_ = ModelSpec.from_config(PUBLIC["deepseek-ai/DeepSeek-V3"]).attentions
+    (latent, layers), *_ = read_spec(PUBLIC["deepseek-ai/DeepSeek-V3"]).attentions
     assert isinstance(latent, LatentAttention)
     assert layers == 61
-    (grouped, _), *_ = ModelSpec.from_config(PUBLIC["meta-llama/Llama-3.1-8B"]).attentions
+    (grouped, _), *_ = read_spec(PUBLIC["meta-llama/Llama-3.1-8B"]).attentions
     assert isinstance(grouped, Attention)
     assert grouped.kv_size == 2 * 8 * 128
 
@@ -245,4 +244,4 @@ def test_window_rules_are_those_of_transformers(config: dict[str, Any]) -> None:
     made = transformers.AutoConfig.for_model(**{**TINY, "num_hidden_layers": 8, **config})
     expected = Counter(made.sliding_window if kind == "sliding_attention" else None for kind in made.layer_types)
     unlisted = {key: value for key, value in made.to_dict().items() if key != "layer_types"}
-    assert {a.window: count for a, count in ModelSpec.from_config(unlisted).attentions} == expected
+    assert {a.window: count for a, count in read_spec(unlisted).attentions} == expected

@@ -1,23 +1,22 @@
-"""Idealized runtime: the roofline by hand, the fit on times made from known lines, and a real engine."""
+"""Idealized runtime: the roofline by hand, and the fit on times made from known lines."""
 
-import asyncio
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from infer.cost.config import PUBLIC, read_spec
 from infer.cost.estimate import estimate
 from infer.cost.formulas import RequestCost, Serving, decode_cost, prefill_cost, request_cost
 from infer.cost.hardware import HARDWARE, Hardware, find
-from infer.cost.model import PUBLIC, ModelSpec
-from infer.cost.runtime import GRID, Line, Runtime, Shape, fit, group_cost
+from infer.cost.model import ModelSpec
+from infer.cost.runtime import Line, Runtime, Shape, fit, group_cost
 from infer.errors import UserError
+from infer.runs.calibrate import GRID
 
-SPEC = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-0.6B"])
-MOE = ModelSpec.from_config(PUBLIC["Qwen/Qwen3-30B-A3B"])
+SPEC = read_spec(PUBLIC["Qwen/Qwen3-0.6B"])
+MOE = read_spec(PUBLIC["Qwen/Qwen3-30B-A3B"])
 H100 = find("h100")
 
 
@@ -25,7 +24,7 @@ def test_roofline_by_hand() -> None:
     """Llama-3.1-8B on an H100. A decode step at batch 1 is bound by memory: 15.0 GB of weights (all but the embedding)
     at 3.35 TB/s is 4.48 ms. 8,192 tokens of prefill are bound by compute: 2 x 6.98e9 x 8192 FLOPs of the layers,
     4 x 4096 x 32 x 8192^2 / 2 of attention, at 989 TFLOP/s."""
-    spec = ModelSpec.from_config(PUBLIC["meta-llama/Llama-3.1-8B"])
+    spec = read_spec(PUBLIC["meta-llama/Llama-3.1-8B"])
     runtime = Runtime(H100, "bfloat16")
     step = RequestCost(decode=decode_cost(spec, 0, 1))
     assert runtime.seconds(step) == pytest.approx(4.48e-3, rel=2e-3)
@@ -93,26 +92,9 @@ def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Runtime.kept("Qwen/Qwen3-0.6B")
 
 
-@pytest.mark.models
-def test_calibration_of_a_real_engine(nano_engine: Any) -> None:
-    """The fit itself is tested above, its accuracy by `benchmarks/calibration.py`: here it is only run."""
-    from infer.core.generator import Sampling
-    from infer.cost.runtime import calibrate
-    from infer.generate.vllm import sampling_options
-    from infer.runs.models import locate
-
-    spec = ModelSpec.from_config(json.loads((Path(locate("nano-s")) / "config.json").read_text()))
-    machine = Hardware("this", {"float32": 5e10}, 1e10, 1e9)
-    sampling = sampling_options(nano_engine, Sampling(temperature=1.0), 0)
-    runtime = asyncio.run(calibrate(nano_engine, spec, machine, sampling, rounds=1))
-    times = [runtime.seconds(group_cost(spec, group)) for group in GRID]
-    assert all(time > 0 for time in times)
-    assert times[2] > times[1] > times[0]  # 33, 9 and 1 tokens behind the same prompt
-
-
 def test_estimate_of_best_of_n() -> None:
     """32 samples of 8k tokens from Qwen3-0.6B with the 7B reward model, part by part."""
-    prm = ModelSpec.from_config(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
+    prm = read_spec(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
     paper = estimate(SPEC, H100, samples=32, tokens=8000, prompt=256, verifier=prm)
     prefill, decode, verifier, total = paper.rows
     assert [row.part for row in paper.rows] == ["generator prefill", "generator decode", "verifier", "total"]

@@ -318,11 +318,23 @@ async def test_text_mode_takes_no_ids_and_encodes_plainly(caplog: pytest.LogCapt
     assert len(caplog.records) == 1
 
 
+async def test_a_server_that_can_not_be_read_says_why() -> None:
+    async with connected(Server()) as generator:
+        with pytest.raises(
+            UserError, match=r"/v1 takes no token ids and reports no probabilities .* --backend vllm or"
+        ):
+            generator.reader(("Yes", "No"))
+    async with connected(Server(token_exact=True)) as generator:
+        with pytest.raises(UserError, match="the tokenizer of tiny can't be loaded: ") as error:
+            generator.reader(("Yes", "No"))
+        assert "\n" not in str(error.value)
+
+
 async def test_a_server_without_usage_is_refused() -> None:
     server = Server()
     async with connected(server) as generator:
         server.answer = in_turn({"choices": [{"text": "x", "finish_reason": "stop"}]})
-        with pytest.raises(RuntimeError, match="tells no usage"):
+        with pytest.raises(RuntimeError, match="reports no usage"):
             await one(generator)
 
 
@@ -406,7 +418,7 @@ async def test_a_prompt_without_room_is_refused() -> None:
 async def test_token_mode_without_a_chat_template(caplog: pytest.LogCaptureFixture) -> None:
     async with connected(Server(token_exact=True)) as generator:
         assert await generator.encode([{"role": "user", "content": "Why?"}]) == [7, 8, 9]
-    assert "plain prompts" in caplog.text
+    assert "prompts are plain text" in caplog.text
 
 
 async def test_cached_tokens_are_told_apart() -> None:
@@ -440,7 +452,7 @@ async def test_the_deadline_before_the_usage_counts_chunks() -> None:
         server.answer = in_turn(events(*pieces, then=None), events(*pieces))
         got = await one(generator, deadline=time.monotonic() + 0.2)
         assert got == Completion([], 2, "done.", "end", None, 0, 0)
-        with pytest.raises(RuntimeError, match="tells no usage"):  # that stream came to its end
+        with pytest.raises(RuntimeError, match="reports no usage"):  # that stream came to its end
             await one(generator, deadline=time.monotonic() + 5)
 
 

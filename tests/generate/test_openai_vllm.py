@@ -130,6 +130,25 @@ async def test_transformers_agrees(generator: OpenAIGenerator) -> None:
             assert got.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
 
 
+async def test_a_reader_is_as_in_process(generator: OpenAIGenerator, nano_server: Server) -> None:
+    """Next-token probabilities by token ids: the same numbers, and the server's own count of what they took."""
+    from infer.generate.transformers import TransformersGenerator
+
+    reference = TransformersGenerator(checkpoint("nano-s"), dtype="float32").reader(("+", "-"))
+    reader = generator.reader(("+", "-"))
+    assert reader.max_context == 1023  # with the token that is sampled
+    for prompt in await prompts(generator):
+        ends = [len(prompt) // 2, len(prompt)]
+        names = ["vllm:generation_tokens_total", "vllm:prompt_tokens_total"]
+        before = [nano_server.metric(name) for name in names]
+        scores = await reader.read(prompt, ends)
+        counted = [nano_server.metric(name) - b for name, b in zip(names, before, strict=True)]
+        assert scores.values == pytest.approx((await reference.read(prompt, ends)).values, abs=1e-4)
+        assert [scores.generated, scores.prefill + scores.cached] == counted == [2, sum(ends)]
+    with pytest.raises(UserError, match="'Yes' is 3 tokens to the tokenizer"):
+        generator.reader(("Yes", "No"))
+
+
 async def test_a_user_stop_string_stays(generator: OpenAIGenerator) -> None:
     prompt = (await prompts(generator))[0]
     got = await one(generator, prompt, sampling=Sampling(temperature=0.0, stop=("Answer",)), delimiter="\n\n\n")

@@ -8,8 +8,7 @@ import pytest
 
 from infer.core.generator import Request, Sampling
 from infer.errors import UserError
-from infer.generate import engine
-from infer.runs import models
+from infer.generate import backends, engine
 from infer.runs.job import Job, Machine, Plan, _shares, open_models
 from tests.generate.test_openai import Json, Server
 
@@ -32,8 +31,8 @@ async def test_a_server_is_given_more_requests_at_once_than_there_are_problems()
 
     server.answer = answer
     with ExitStack() as stack:
-        job = Job(question="1+1=?", backend="openai", base_url=await served(stack, server), model="tiny")
-        async with open_models(Plan(job), Machine(), with_verifier=False) as loaded, asyncio.timeout(20):
+        plan = Plan(Job(backend="openai", base_url=await served(stack, server), model="tiny", on="nano"))
+        async with open_models(plan, Machine(), with_verifier=False) as loaded, asyncio.timeout(20):
             request = Request("1+1=", n=200, max_tokens=1, sampling=Sampling(), seed=0)
             assert len(await loaded.generator.generate(request)) == 200
 
@@ -50,9 +49,9 @@ async def test_each_server_gets_its_own_key_and_no_other() -> None:
     for keys in ({"api_key": "ours"}, {"api_key": "ours", "prm_api_key": "theirs"}):
         with ExitStack() as stack:
             url = await served(stack, Server())
-            job = Job(question="1+1=?", backend="openai", base_url=url, model="tiny", prm=await served(stack, refuse))
+            plan = Plan(Job(backend="openai", base_url=url, model="tiny", prm=await served(stack, refuse), on="nano"))
             with pytest.raises(UserError):
-                async with open_models(Plan(job), Machine(**keys), with_verifier=True):
+                async with open_models(plan, Machine(**keys), with_verifier=True):
                     pass
     without, own = heads
     assert "Authorization" not in without
@@ -67,22 +66,63 @@ async def test_a_reward_model_is_split_over_as_many_gpus(monkeypatch: pytest.Mon
         raise UserError("enough")
 
     monkeypatch.setattr(engine, "start_engine", start_engine)
-    monkeypatch.setattr(models, "default_backend", lambda: "vllm")
+    monkeypatch.setattr(backends, "default", lambda: "vllm")
     for prm in ("nano-prm-s", "gen-prm:nano-s"):
         with ExitStack() as stack:
-            job = Job(question="1+1=?", backend="openai", base_url=await served(stack, Server()), model="tiny", prm=prm)
+            url = await served(stack, Server())
+            plan = Plan(Job(backend="openai", base_url=url, model="tiny", prm=prm, on="nano"))
             with pytest.raises(UserError, match="enough"):
-                async with open_models(Plan(job), Machine(tensor_parallel=2), with_verifier=True):
+                async with open_models(plan, Machine(tensor_parallel=2), with_verifier=True):
                     pass
     assert [settings["tensor_parallel"] for settings in started] == [2, 2]
 
 
 def test_models_that_are_split_share_the_memory_of_all_their_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "device_memory", lambda: 80e9)
-    job = Job(backend="vllm", model="Qwen/Qwen3-32B", prm="Qwen/Qwen2.5-Math-PRM-7B")
+    plan = Plan(Job(backend="vllm", model="Qwen/Qwen3-32B", prm="Qwen/Qwen2.5-Math-PRM-7B", on="nano"))
     with pytest.raises(UserError, match=r"do not fit into 90% of 80 GB: .*--tensor-parallel"):
-        _shares(job, Machine(), with_verifier=True)
-    ours, theirs = _shares(job, Machine(tensor_parallel=2), with_verifier=True)
+        _shares(plan, Machine())
+    ours, theirs = _shares(plan, Machine(tensor_parallel=2))
     assert ours + theirs == pytest.approx(0.9)
     assert ours * 80e9 > 65.5e9 / 2
     assert theirs * 80e9 > 14.2e9 / 2
+
+
+def test_a_runs_record_is_the_one_that_earlier_versions_wrote() -> None:
+    """Runs are resumed where the config is equal: no field may change its name, its form or its default."""
+    job = Job(strategy="best-of-n", options=("n=4", "choose=majority"), budget="1k", stop=("a",), backend="vllm")
+    assert Plan(job).config() == {
+        "question": None,
+        "on": "nano",
+        "problem_column": None,
+        "answer_column": None,
+        "id_column": None,
+        "split": None,
+        "strategy": "best-of-n",
+        "options": {"n": 4, "level": "solution", "choose": "majority", "verdict_tokens": 256, "aggregation": None},
+        "budget": "1000tok",
+        "model": "nano-s",
+        "revision": None,
+        "prm": None,
+        "prm_revision": None,
+        "backend": "vllm",
+        "dtype": None,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "max_tokens": 256,
+        "step_tokens": 64,
+        "stop": ["a"],
+        "delimiter": "\n\n",
+        "max_context": None,
+        "hardware": "h100",
+        "batch": 64,
+        "seed": 0,
+        "evalset": "procedural",
+        "template": {"system": None, "user": "{problem}"},
+    }
+
+
+def test_options_may_be_a_dictionary() -> None:
+    assert Job.model_validate({"options": {"k": 8, "duplicates": True}}).options == ("k=8", "duplicates=True")

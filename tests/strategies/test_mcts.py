@@ -5,7 +5,6 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from infer.core.generator import Completion, Request, Sampling
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.tree import Node
-from infer.errors import BudgetSpent
-from infer.strategies.mcts import MCTSOptions, State, Tree, grow, mcts
+from infer.strategies.mcts import Found, MCTSOptions, grow, mcts
+from infer.strategies.parts.uct import State, Tree
 from infer.testing import toy
 
 Path = tuple[int, ...]
@@ -144,12 +143,9 @@ def states(state: State) -> Iterator[State]:
         yield from states(child)
 
 
-async def run(setting: Setting, options: MCTSOptions, digits: str = "7") -> tuple[Search, Tree]:
+async def run(setting: Setting, options: MCTSOptions, digits: str = "7") -> tuple[Search, Tree, Found]:
     search = await toy.search(setting, digits, options)
-    tree = Tree(State(search.root, None), options.width)
-    with suppress(BudgetSpent):
-        await grow(search, tree, options)
-    return search, tree
+    return search, *await grow(search, options)
 
 
 def visits(tree: Tree) -> dict[Path, int]:
@@ -172,7 +168,7 @@ async def test_visits_are_those_of_the_formula(given: dict[str, Any]) -> None:
         for simulations in (2, 50):
             options = MCTSOptions(simulations=simulations, values="prm", **given)
             setting = toy.setting(sampling=SHORT, generator=TellingToy(seed=simulations))
-            _, tree = await run(setting, options, digits)
+            _, tree, _ = await run(setting, options, digits)
             fixed = FixedTree(await toy.search(toy.setting(sampling=SHORT, generator=TellingToy()), digits, options))
             assert visits(tree) == {path: n for path, n in (await reference(fixed, options)).items() if n}
 
@@ -182,7 +178,7 @@ async def test_visits_are_those_of_the_formula(given: dict[str, Any]) -> None:
 async def test_visits_and_values_are_conserved(values: Any, parallel: int) -> None:
     options = MCTSOptions(simulations=50, values=values, parallel=parallel, aggregation="last")
     for digits in map(str, range(5)):
-        search, tree = await run(toy.setting(sampling=SHORT), options, digits)
+        search, tree, found = await run(toy.setting(sampling=SHORT), options, digits)
         everything = list(states(tree.root))
         assert tree.root.visits == 50 == sum(state.samples for state in everything)
         for state in everything:
@@ -194,11 +190,11 @@ async def test_visits_and_values_are_conserved(values: Any, parallel: int) -> No
             rewards = [reward(state.node) for state in everything]
             assert tree.root.total == pytest.approx(sum(n * r for n, r in zip(own_visits, rewards, strict=True)))
         elif values == "rollout":
-            assert tree.root.total == pytest.approx(sum(reward(node) for node, _ in tree.solutions))
+            assert tree.root.total == pytest.approx(sum(reward(node) for node, _ in found.solutions))
         else:
-            answers = [search.answer(node) for node, _ in tree.solutions]
+            answers = [search.answer(node) for node, _ in found.solutions]
             for state in everything:
-                below = [a for a, (_, at) in zip(answers, tree.solutions, strict=True) if state in at.path]
+                below = [a for a, (_, at) in zip(answers, found.solutions, strict=True) if state in at.path]
                 shares = [answers.count(answer) / len(answers) for answer in below if answer is not None]
                 assert state.total == pytest.approx(sum(shares))
 
@@ -232,15 +228,15 @@ async def test_the_tree_does_not_depend_on_timing() -> None:
     for budget, values in itertools.product([None, "150tok", "20prm", "1prm"], ["prm", "rollout"]):
         options = MCTSOptions(values=values, parallel=5, simulations=40)
         trees = [await run(toy.setting(budget, generator=toy.ToyGenerator(seed=seed)), options) for seed in range(6)]
-        assert len({tuple(visits(tree).items()) for _, tree in trees}) == 1
-        assert len({search.ledger.usage for search, _ in trees}) == 1
+        assert len({tuple(visits(tree).items()) for _, tree, _ in trees}) == 1
+        assert len({search.ledger.usage for search, _, _ in trees}) == 1
 
 
 async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
     """At a temperature of zero there is one path; the shares double once, which shows nothing new."""
     for digits in map(str, range(10)):
         setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
-        search, tree = await run(
+        search, tree, _ = await run(
             setting, MCTSOptions(simulations=10**6, alpha=0, width=3, values="prm", parallel=1), digits
         )
         everything = list(states(tree.root))
@@ -254,13 +250,13 @@ async def test_the_path_of_most_visits_is_chosen(values: Any, parallel: int) -> 
     for digits in map(str, range(10)):
         options = MCTSOptions(simulations=60, choose="visits", parallel=parallel, values=values)
         solution = await mcts(await toy.search(toy.setting(sampling=SHORT), digits), options)
-        _, tree = await run(toy.setting(sampling=SHORT), options, digits)
+        _, tree, found = await run(toy.setting(sampling=SHORT), options, digits)
         assert solution.chosen is not None
         chosen = solution.candidates[solution.chosen]
         state = tree.root
-        while below := [child for child in state.children if any(child in at.path for _, at in tree.solutions)]:
+        while below := [child for child in state.children if any(child in at.path for _, at in found.solutions)]:
             state = max(below, key=lambda child: (child.visits, child.total))
-        assert chosen.address in [node.address for node, at in tree.solutions if at is state]
+        assert chosen.address in [node.address for node, at in found.solutions if at is state]
 
 
 async def test_more_simulations_in_flight_than_one() -> None:

@@ -14,6 +14,7 @@ from infer.core.solution import Solution
 from infer.core.solve import solve_one
 from infer.core.usage import Usage
 from infer.generate.openai import OpenAIGenerator
+from infer.generate.readers import VLLMHead
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
 from infer.strategies import find
@@ -21,7 +22,7 @@ from infer.strategies.best_of_n import BestOfNOptions
 from infer.testing.toy import ToyGrader
 from infer.verifiers.classifier import CLASSIFIER
 from infer.verifiers.prm import RewardModel
-from infer.verifiers.readers import TransformersHead, VLLMHead, load_transformers
+from tests.engines import open_verifier
 from tests.servers import Server
 
 pytestmark = pytest.mark.models
@@ -48,7 +49,7 @@ def vllm_pair(nano_engine: Any, nano_prm_engine: Any) -> tuple[Any, Any]:
 def transformers_pair() -> tuple[Any, Any]:
     from infer.generate.transformers import TransformersGenerator
 
-    prm = RewardModel(CLASSIFIER, TransformersHead(*load_transformers(checkpoint("nano-prm-s"), CLASSIFIER.load)))
+    prm = asyncio.run(open_verifier("nano-prm-s", "transformers"))
     return TransformersGenerator(checkpoint("nano-s"), dtype="float32"), prm
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
-from infer.runs.models import open_verifier
-from infer.verifiers.readers import VLLMHead, VLLMTokens
+from infer.generate.readers import VLLMHead, VLLMTokens
+from tests.engines import open_verifier
 
 pytestmark = pytest.mark.models
 
@@ -303,7 +303,6 @@ async def test_nano(nano_prm_engine: Any) -> None:
     from infer.nano import checkpoint
     from infer.verifiers.classifier import CLASSIFIER
     from infer.verifiers.prm import RewardModel
-    from infer.verifiers.readers import VLLMHead
 
     folder = checkpoint("nano-prm-s")
     verifier = RewardModel(CLASSIFIER, VLLMHead(nano_prm_engine))
@@ -333,7 +332,7 @@ async def test_a_probability_that_bfloat16_rounds_to_zero_is_still_a_score(tmp_p
         ("outcome", "classifier:", "a LlamaForSequenceClassification with 1 labels: classifier needs .* with 2"),
         ("rlhflow_prm", "math-shepherd:", "'ки' is .* tokens to the tokenizer"),
         ("rlhflow_prm", "outcome:", "a LlamaForCausalLM"),
-        ("rlhflow_prm", "", "is a LlamaForCausalLM, which does not tell its family: .* math-shepherd, gen-prm"),
+        ("rlhflow_prm", "", "is a LlamaForCausalLM, whose family can't be detected: .* math-shepherd, gen-prm"),
         ("math_shepherd", "rlhflow-prm:", "has no chat template"),
         ("skywork_prm", "qwen-prm:", "lacks 4 weights"),
         ("bert", "", "is a BertForSequenceClassification, which has no `score` head"),
@@ -356,7 +355,7 @@ async def test_another_familys_checkpoint_is_an_error_of_one_line(
 
 
 async def test_a_server_whose_model_has_no_tokenizer_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infer.verifiers.served import Connection
+    from infer.generate.served import Connection
     from tests.verifiers import checkpoints
 
     class Served:

@@ -9,14 +9,15 @@ import pytest
 
 from infer.core.generator import Completion, Request, Sampling
 from infer.errors import TooLong, UserError
+from infer.generate.backends import OPENAI, ModelArgs
+from infer.generate.readers import TransformersTokens
 from infer.generate.vllm import VLLMGenerator
-from infer.runs.models import open_generator, open_verifier
 from infer.verifiers.gen_prm import GenPRM
 from infer.verifiers.judge import Form, Judge
-from infer.verifiers.readers import TransformersTokens
 from infer.verifiers.self_evaluation import SelfEvaluation
 from infer.verifiers.think_prm import ThinkPRM
-from tests.engines import TESTED
+from tests.engines import TESTED, open_generator, open_verifier
+from tests.servers import vllm_server
 
 pytestmark = pytest.mark.models
 
@@ -69,7 +70,7 @@ def recording(folder: Path) -> Iterator[Recording]:
 def generator(request: Any, folder: Path) -> Any:
     if request.param == "vllm":
         return request.getfixturevalue("recording")
-    return open_generator(str(folder), "transformers", dtype="float32")
+    return asyncio.run(open_generator(str(folder), "transformers", dtype="float32"))
 
 
 def pair_probability(reference: tuple[Any, Any], ids: list[int], yes: str, no: str) -> float:
@@ -103,6 +104,26 @@ async def test_self_evaluation(generator: Any, reference: tuple[Any, Any], finis
     assert scores.prefill + scores.cached == len(ids)
     with pytest.raises(TooLong, match="longer than the model's context"):
         await verifier.score("How much?", ["so " * 5000], 0, finished)
+
+
+async def test_self_evaluation_over_a_server(folder: Path, tmp_path: Path) -> None:
+    """`--prm self --backend openai`: the scores are those in process, and the server counts the same tokens."""
+    pytest.importorskip("vllm")
+    with vllm_server(folder, tmp_path / "log") as server:
+        args = ModelArgs(model=None, base_url=server.url)
+        served, local = (
+            await OPENAI.open_generator(args),
+            await open_generator(str(folder), "transformers", dtype="float32"),
+        )
+        verifier = await open_verifier("self", "transformers", generator=served)
+        before = server.metric("vllm:prompt_tokens_total")
+        scores = await verifier.score("How much?", STEPS, 0, True)
+        assert server.metric("vllm:prompt_tokens_total") - before == scores.prefill + scores.cached
+        assert scores.generated == 1
+        expected = await SelfEvaluation(local).score("How much?", STEPS, 0, True)
+        assert scores.values == pytest.approx(expected.values, abs=1e-4)
+        assert verifier.describe()["family"] == "self"
+        await served.close()
 
 
 async def test_think_prm_greedy(generator: Any, reference: tuple[Any, Any]) -> None:
@@ -200,7 +221,7 @@ async def test_a_judges_prompt_is_tokenized_in_one_piece(r1: Any) -> None:
     """The newline that the template ends in and the one that the opening begins with are one token."""
     r1.prompts.clear()
     await ThinkPRM(r1, max_tokens=2).score("How much?", STEPS, 0, True)
-    (prompt,), (_, tokenizer) = r1.prompts, r1.loaded
+    (prompt,), tokenizer = r1.prompts, r1._tokenizer
     text = tokenizer.decode(prompt)
     assert text.endswith("<｜Assistant｜><think>\n\nLet's verify step by step:")
     assert prompt == tokenizer.encode(text, add_special_tokens=False)
@@ -210,7 +231,7 @@ async def test_gen_prms_turn_is_its_history(r1: Any) -> None:
     """Each step's prompt begins with the one before: the prefix cache has it."""
     r1.prompts.clear()
     await GenPRM(r1, max_tokens=2).score("How much?", STEPS, 0, True)
-    tokenizer = r1.loaded[1]
+    tokenizer = r1._tokenizer
     texts = [tokenizer.decode(prompt) for prompt in r1.prompts]
     assert len(texts) == 3
     assert all("<think>" not in text for text in texts)
@@ -225,7 +246,7 @@ async def test_special_tokens_in_a_step_are_spelled_for_a_judge(
     r1: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A solution ends no turn of its judge's."""
-    tokenizer = r1.loaded[1]
+    tokenizer = r1._tokenizer
     special = set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids("<｜User｜>")}
     read: list[list[int]] = []
     original = TransformersTokens.read
@@ -272,7 +293,7 @@ async def test_judges_and_self_are_opened_by_name(folder: Path, tmp_path: Path) 
     judge = await open_verifier(f"{link}#chains=2", "transformers", dtype="float32")
     assert judge.describe()["family"] == "gen-prm"
     assert judge.describe()["chains"] == 2
-    generator = open_generator(str(folder), "transformers", dtype="float32")
+    generator = await open_generator(str(folder), "transformers", dtype="float32")
     both = await open_verifier(f"min:self,think-prm:{folder}", "transformers", generator=generator, dtype="float32")
     assert [member["family"] for member in both.describe()["members"]] == ["self", "think-prm"]
     with pytest.raises(UserError, match="of one kind"):

@@ -10,12 +10,13 @@ from infer.core.problem import Problem
 from infer.core.tree import Node, aggregate
 from infer.core.verifier import Scores, Verifier
 from infer.errors import BudgetSpent, TooLong, UserError
-from infer.runs.models import Judging, open_verifier, parse_verifier
+from infer.generate.readers import log_odds, sigmoid
+from infer.runs.verifiers import VerifierRef
 from infer.testing import toy
 from infer.verifiers.ensemble import Ensemble
 from infer.verifiers.families import recognize
 from infer.verifiers.prm import numbered
-from infer.verifiers.readers import log_odds, sigmoid
+from tests.engines import open_verifier
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,10 @@ def test_families_are_told(model: str, config: dict[str, Any], family: str) -> N
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "a Qwen2ForCausalLM, which does not tell its family"),
+        ({"architectures": ["Qwen2ForCausalLM"]}, "a Qwen2ForCausalLM, whose family can't be detected"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": dict.fromkeys(range(5))}, "with 5 labels"),
         ({"architectures": ["LlamaForRewardModelWithGating"]}, "LlamaForRewardModelWithGating"),
-        ({}, "a ?, which"),
+        ({}, "a ?, whose family"),
         (
             {"architectures": ["Qwen2ForCausalLM"], "_name_or_path": "/home/u/genprm-runs/Qwen2.5-7B"},
             "Qwen2ForCausalLM",
@@ -77,24 +78,29 @@ def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says
 @pytest.mark.parametrize(
     ("text", "combination", "members"),
     [
-        ("nano-prm-s", "mean", [Judging("nano-prm-s")]),
-        ("owner/name", "mean", [Judging("owner/name")]),
-        ("math-shepherd:owner/name", "mean", [Judging("owner/name", "math-shepherd")]),
-        ("think-prm:owner/name#chains=8", "mean", [Judging("owner/name", "think-prm", 8)]),
-        ("self", "mean", [Judging("self")]),
-        ("http://localhost:8000/v1", "mean", [Judging("http://localhost:8000/v1")]),
-        ("qwen-prm:https://host", "mean", [Judging("https://host", "qwen-prm")]),
-        ("nano-prm-s,owner/name", "mean", [Judging("nano-prm-s"), Judging("owner/name")]),
+        ("nano-prm-s", "mean", [("nano-prm-s", None, 1)]),
+        ("owner/name", "mean", [("owner/name", None, 1)]),
+        ("math-shepherd:owner/name", "mean", [("owner/name", "math-shepherd", 1)]),
+        ("think-prm:owner/name#chains=8", "mean", [("owner/name", "think-prm", 8)]),
+        ("self", "mean", [("self", None, 1)]),
+        ("http://localhost:8000/v1", "mean", [("http://localhost:8000/v1", None, 1)]),
+        ("qwen-prm:https://host", "mean", [("https://host", "qwen-prm", 1)]),
+        ("nano-prm-s,owner/name", "mean", [("nano-prm-s", None, 1), ("owner/name", None, 1)]),
         (
             "min:rlhflow-prm:a/b, http://c:80,self",
             "min",
-            [Judging("a/b", "rlhflow-prm"), Judging("http://c:80"), Judging("self")],
+            [("a/b", "rlhflow-prm", 1), ("http://c:80", None, 1), ("self", None, 1)],
         ),
-        ("prod:a/b,a/c", "prod", [Judging("a/b"), Judging("a/c")]),
+        ("prod:a/b,a/c", "prod", [("a/b", None, 1), ("a/c", None, 1)]),
     ],
 )
-def test_what_prm_names(text: str, combination: str, members: list[Judging]) -> None:
-    assert parse_verifier(text) == (combination, members)
+def test_what_prm_names(text: str, combination: str, members: list[tuple[str, str | None, int]]) -> None:
+    found = VerifierRef.named(text)
+    assert found.combination == combination
+    assert [(member.name, member.family, member.chains) for member in found.members] == members
+    loaded = [name for name, *_ in members if name != "self" and not name.startswith("http")]
+    assert [member.model.name for member in found.members if member.model is not None] == loaded
+    assert found.loads == bool(loaded)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ def test_what_prm_names(text: str, combination: str, members: list[Judging]) -> 
 )
 def test_what_prm_may_not_name(text: str, says: str) -> None:
     with pytest.raises(UserError) as error:
-        parse_verifier(text)
+        VerifierRef.named(text)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -9,7 +9,7 @@ import pytest
 
 from infer.errors import TooLong, UserError
 from infer.nano import checkpoint
-from infer.runs.models import open_verifier
+from tests.engines import open_verifier
 from tests.servers import Server, vllm_server
 
 pytestmark = pytest.mark.models
@@ -87,7 +87,7 @@ async def test_what_is_served_is_not_what_is_asked_for(
 ) -> None:
     with pytest.raises(UserError, match=r"no reward model is served .* --runner pooling"):
         await open_verifier(f"qwen-prm:{nano_server.url}", "transformers")
-    with pytest.raises(UserError, match="a Qwen3ForCausalLM, which does not tell its family"):
+    with pytest.raises(UserError, match="a Qwen3ForCausalLM, whose family can't be detected"):
         await open_verifier(nano_server.url, "transformers")
     with pytest.raises(UserError, match="a judge that writes runs on this machine"):
         await open_verifier(f"think-prm:{nano_server.url}", "transformers")

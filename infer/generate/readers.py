@@ -1,45 +1,23 @@
-"""Readers: a probability at chosen positions of a token sequence, on vLLM or on transformers.
+"""Readers on vLLM and on transformers: a probability at chosen positions of a token sequence.
 
-Whatever the head of a reward model looks like, what it says at a position is a log-odds: the difference of two labels'
-or two tokens' logits, or the one value of a head trained with a sigmoid. A family (`verifiers/qwen_prm.py` and its
-neighbours) says which tokens and which positions; a reader does the rest.
+Whatever the head of a reward model looks like, it gives a log-odds at each position: the difference of two labels' or
+two tokens' logits, or the one value of a head that was trained with a sigmoid. A family (`verifiers/qwen_prm.py` and
+its neighbours) chooses the tokens and the positions; a reader does the rest.
 """
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from infer.core.generator import Generator
 from infer.core.pricing import Call
 from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
-from infer.cost.model import ModelSpec, known_spec
+from infer.cost.config import known_spec
+from infer.cost.model import ModelSpec
 from infer.errors import UserError
 from infer.generate.chat import check_tokenizer
 from infer.generate.engine import Engine
-
-
-class Reader(Protocol):
-    """A model that was trained to judge what stands before a position."""
-
-    tokenizer: Any
-    max_context: int
-    spec: ModelSpec | None
-
-    def most(self, ends: Sequence[int]) -> list[Call]:
-        """The requests that `read` would make, were nothing cached."""
-        ...
-
-    async def read(self, tokens: list[int], ends: Sequence[int]) -> Scores:
-        """Probabilities at `ends`: each a length of a prefix of `tokens`, rising; read at that prefix's last token."""
-        ...
-
-    def describe(self) -> dict[str, Any]: ...
-
-    async def close(self) -> None: ...
 
 
 def sigmoid(log_odds: float) -> float:
@@ -103,7 +81,7 @@ class VLLMHead:
 class VLLMTokens:
     """The probability of one token over that of another, as the next one, in a generating engine.
 
-    One token is sampled behind each prefix, which vLLM counts and so do we; its log-probabilities are what is read.
+    One token is sampled after each prefix, and its log-probabilities are read. vLLM counts that token, and so do we.
     """
 
     def __init__(self, engine: Engine, pair: tuple[str, str]) -> None:
@@ -153,7 +131,7 @@ class TransformersReader:
     """Whole sequences in one forward pass, read at all positions asked for: the reference, and where vLLM is not there.
 
     Nothing is kept from call to call. Waiting calls are drained into right-padded batches of at most `batch` (the
-    models are causal: padding behind changes nothing).
+    models are causal, so padding on the right changes nothing).
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch: int) -> None:
@@ -255,58 +233,3 @@ class TransformersTokens(TransformersReader):
             ids = torch.tensor([tokens], device=device)
             logits = self._model(ids, use_cache=False, logits_to_keep=keep).logits[0][:, self._pair].float()
         return [[log_odds(position) for position in logits.tolist()]]
-
-
-def share(generator: Generator, pair: tuple[str, str]) -> Reader:
-    """A reader of two tokens on a generator's own model. Raises UserError for a generator behind a server."""
-    from infer.generate.vllm import VLLMGenerator
-
-    if isinstance(generator, VLLMGenerator):
-        return VLLMTokens(generator.engine, pair)
-    from infer.generate.transformers import TransformersGenerator
-
-    if isinstance(generator, TransformersGenerator):
-        return TransformersTokens(*generator.loaded, pair)
-    raise UserError("a server does not tell the probabilities of chosen tokens: use --backend vllm or transformers")
-
-
-def load_transformers(
-    model: str | Path, load: Callable[..., Any], *, dtype: str = "auto", revision: str | None = None
-) -> tuple[Any, Any]:
-    """A model, on the GPU if there is one, and its tokenizer. `load` is some class's `from_pretrained`.
-
-    Raises UserError.
-    """
-    import torch
-
-    from infer.generate.transformers import no_plans
-
-    tokenizer = load_tokenizer(model, revision)
-    no_plans()
-    with _loading(model):
-        loaded, report = load(model, dtype=dtype, revision=revision, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"reward model {model} lacks {len(missing)} weights ({missing[0]}, ...): is it of this family?")
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
-
-
-def load_tokenizer(model: str | Path, revision: str | None) -> Any:
-    """Raises UserError where there is none, or a broken one."""
-    from transformers import AutoTokenizer
-
-    with _loading(model):
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    check_tokenizer(tokenizer)
-    return tokenizer
-
-
-@contextmanager
-def _loading(model: str | Path) -> Iterator[None]:
-    """What transformers and safetensors raise for a checkpoint that is not whole, as a UserError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = (str(error).split("\n")[0] or type(error).__name__).rstrip(".")
-        raise UserError(f"reward model {model} can't be loaded: {why}") from error

@@ -1,38 +1,57 @@
-"""Reward models behind a vLLM server, asked with token ids.
+"""Readers over HTTP: a vLLM server is asked with token ids.
 
 A classification head is served by `vllm serve MODEL --runner pooling`. Where the server classifies (`POST /classify`),
-each position is a prompt of its own and the server's prefix cache does its work; Qwen2.5-Math-PRM as vLLM knows it only
-labels all step tags at once (`POST /pooling`), so that each call computes the whole solution. Neither tells what was
-cached: all prompt tokens count as computed, an upper bound. A model that answers with a token is served as any language
-model is (`POST /v1/completions`), by a vLLM that takes `logprob_token_ids`, and that tells what was cached if it was
-started with `--enable-prompt-tokens-details`.
+each position is a prompt of its own and the server's prefix cache does its work. Qwen2.5-Math-PRM, as vLLM knows it,
+only labels all step tags at once (`POST /pooling`), so each call computes the whole solution. Neither reply reports
+what was cached: all prompt tokens count as computed, an upper bound. A model that answers with a token is served as any
+language model is (`POST /v1/completions`), by a vLLM that takes `logprob_token_ids`. It reports what was cached if it
+was started with `--enable-prompt-tokens-details`.
 """
 
 from collections.abc import Sequence
 from typing import Any
+
+import aiohttp
 
 from infer.core.pricing import Call
 from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
 from infer.errors import UserError
-from infer.generate.http import Http, Json, Refused
-from infer.generate.openai import served_models
-from infer.verifiers.readers import log_odds, sigmoid, token_id
+from infer.generate.http import Http, Json, Refused, reason
+from infer.generate.readers import log_odds, sigmoid, token_id
+
+
+async def served_models(http: Http, base_url: str) -> dict[str, Json]:
+    """The models that a server has, by id, with what else it says about them. Raises UserError."""
+    fix = "start a server (`vllm serve MODEL`) or correct the URL, which usually ends in /v1"
+    try:
+        models = await http.get(f"{base_url}/models")
+        return {str(model["id"]): model for model in models["data"]}
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UserError(f"no server answers at {base_url} ({reason(error)}): {fix}") from error
+    except Refused as error:
+        if error.status in (401, 403):
+            raise
+        raise UserError(f"{base_url} lists no models ({error}): {fix}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{base_url} lists no models as OpenAI's API does: {fix}") from error
 
 
 class Connection:
-    """A server of one model, known to answer. Made by `connect`."""
+    """A server of one model, known to answer."""
 
-    def __init__(self, http: Http, root: str, model: str, told: Json) -> None:
+    def __init__(
+        self, http: Http, root: str, model: str, source: str, max_context: int, spec: ModelSpec | None = None
+    ) -> None:
         self._http = http
         self._root = root
         self._model = model
-        self.source: str = told.get("root") or model
+        self.source = source
         """The folder or hub id that the server loaded."""
-        self.max_context: int = told.get("max_model_len") or 4096
-        self.spec: ModelSpec | None = None
-        """Set by who has read the model's config."""
+        self.max_context = max_context
+        self.spec = spec
+        """Set by whoever reads the model's config: a server does not report it."""
 
     @classmethod
     async def connect(cls, url: str, *, api_key: str | None = None, retries: int = 6) -> "Connection":
@@ -47,7 +66,7 @@ class Connection:
             await http.close()
             raise
         ((model, told),) = models.items()
-        return cls(http, root, model, told)
+        return cls(http, root, model, told.get("root") or model, told.get("max_model_len") or 4096)
 
     async def post(self, path: str, **body: Any) -> Json:
         return await self._http.post(f"{self._root}/{path}", {"model": self._model, **body})
@@ -143,7 +162,7 @@ class ServedTokens:
         try:
             value = sigmoid(told[f"token_id:{self._yes}"] - told[f"token_id:{self._no}"])
         except KeyError:
-            raise UserError("the server tells no log-probabilities of chosen tokens: it needs a newer vLLM") from None
+            raise UserError("the server reports no log-probabilities of chosen tokens: it needs a newer vLLM") from None
         cached = (reply["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return Scores([value], [Call(self.spec, len(prompt) - cached, cached, 1)])
 

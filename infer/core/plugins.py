@@ -1,0 +1,44 @@
+"""Objects that installed packages offer by name, through entry points. Nothing is imported before it is chosen."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from infer.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def names(group: str) -> list[str]:
+    """All names in an entry-point group, in alphabetical order."""
+    return sorted(set(entry_points(group=group).names))
+
+
+def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
+    """What `check` makes of the object of this name. `kind` is the word for it in messages.
+
+    `check` raises TypeError for an unfit object. Raises UserError: an unknown name, with the nearest ones; one that two
+    packages offer; an object that can't be imported, or is unfit.
+    """
+    found = entry_points(group=group, name=name)
+    if not found:
+        raise UserError(f"unknown {kind} {name!r}: {nearest(name, names(group))}")
+    place, *others = sorted({entry.value for entry in found})
+    if others:
+        both = " and ".join([place, *others])
+        raise UserError(f"{kind} {name!r} is offered by {both}: uninstall one, or name it otherwise")
+    try:
+        return check(next(iter(found)).load())
+    except (ImportError, AttributeError, TypeError, LookupError, NameError) as error:
+        raise UserError(f"{kind} {name!r} can't be loaded from {place}: {type(error).__name__}: {error}") from error
+
+
+def of_type(wanted: type[T]) -> Callable[[Any], T]:
+    """A check that an object is of a type."""
+
+    def check(found: Any) -> T:
+        if not isinstance(found, wanted):
+            raise TypeError(f"it is a {type(found).__name__}, not {wanted.__module__}.{wanted.__name__}")
+        return found
+
+    return check

@@ -1,0 +1,82 @@
+"""`infer cost`: what a strategy's options say it samples."""
+
+import json
+
+import pytest
+
+from infer.cli import run
+from infer.core.options import Options, Shape
+from infer.core.search import Search
+from infer.core.solution import Solution
+from infer.core.strategy import Strategy
+from infer.strategies import find, names
+
+
+def decoded(capsys: pytest.CaptureFixture[str], *arguments: str) -> int:
+    """Tokens of trajectories of 100 tokens, as `infer cost` counts them."""
+    assert run(["cost", "--tokens", "100", *arguments, "--json"]) == 0
+    rows = {row["part"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    return int(rows["generator decode"]["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trajectories"),
+    [
+        ("-s greedy --n 32", 1),
+        ("-s budget-forcing", 1),
+        ("-s best-of-n", 16),
+        ("-s best-of-n --n 32", 32),
+        ("-s best-of-n -o level=step --n 8", 8),
+        ("-s self-consistency --n 5", 5),
+        ("-s particle-filter --n 3", 3),
+        ("-s beam --n 8", 8),
+        ("-s dvts --n 8 --branches 2", 8),
+    ],
+)
+def test_tokens_are_those_of_all_branches(
+    arguments: str, trajectories: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert decoded(capsys, *arguments.split()) == 100 * trajectories
+
+
+def test_branches_of_one_trajectory_share_its_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    def memory(*arguments: str) -> float:
+        assert run(["cost", "--n", "8", *arguments, "--json"]) == 0
+        return float(json.loads(capsys.readouterr().out)["memory"])
+
+    assert memory("-s", "beam", "--branches", "8") < memory("-s", "beam", "--branches", "2") < memory("-s", "best-of-n")
+
+
+def test_shapes_of_the_strategies_as_they_are_configured() -> None:
+    def shape(name: str, *options: str) -> Shape | None:
+        return find(name).configure(options).shape()
+
+    assert shape("beam", "n=12", "width=3") == shape("dvts", "n=12", "width=3") == Shape(4, 3)
+    assert shape("best-of-n", "n=4", "level=step") == Shape(1, 4)
+    # as many samples as the budget allows, or as many as the results ask for
+    assert shape("best-of-n") is shape("self-consistency") is None
+    assert shape("best-of-n", "n=4", "choose=tournament") is shape("beam", "lookahead=1") is None
+    declared = {name for name in names() if shape(name, *(["n=4"] if "n" in find(name).options.model_fields else []))}
+    single, whole = {"greedy", "budget-forcing"}, {"best-of-n", "self-consistency", "particle-filter"}
+    assert declared == single | whole | {"beam", "dvts"}
+
+
+class Pairs(Options):
+    pairs: int = 3
+
+    def shape(self) -> Shape:
+        return Shape(2 * self.pairs)
+
+
+async def mine(search: Search, options: Pairs) -> Solution:
+    raise NotImplementedError
+
+
+def test_a_strategy_of_another_package_declares_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("infer.strategies.find", lambda name: Strategy(name, mine))
+    assert decoded(capsys, "-s", "mine") == 600
+    assert decoded(capsys, "-s", "mine", "-o", "pairs=5") == 1000
+    assert run(["cost", "-s", "mine", "--branches", "2"]) == 2
+    assert "--branches 2" in capsys.readouterr().err
