@@ -69,7 +69,7 @@ def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) 
 
 
 def stamp_of(path: Path) -> bytes:
-    """Identifies the solutions that side files were made from."""
+    """Identifies the state of `solutions.jsonl` from which side files were made. Raises OSError."""
     found = path.stat()
     return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns}".encode()
 
@@ -93,7 +93,7 @@ def _columns(path: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _parse(path: Path) -> Iterator[pa.Table]:
-    """The solutions without their texts, some megabytes at a time; at least one table, which may have no rows."""
+    """Yields the solutions without their texts, some megabytes at a time: at least one table, which may be empty."""
     with path.open("rb") as file:
         first = file.readline()
         schema = _schema([first, _last_line(path)])
@@ -104,7 +104,7 @@ def _parse(path: Path) -> Iterator[pa.Table]:
             data = file.read(CHUNK)
             block, newline, rest = (rest + data).rpartition(b"\n")
             block += newline
-            if not data and rest:  # the last line lacks its newline: whole, or torn
+            if not data and rest:  # the last line lacks its newline: it is whole, or torn
                 block, rest = (block + rest if _is_solution(rest) else block), b""
             if block.strip():
                 none = False
@@ -168,7 +168,7 @@ _CANDIDATE = pa.struct(
 
 
 def _schema(samples: Sequence[bytes]) -> pa.Schema:
-    """What is read of a solution; which counts its usage has is taken from these lines."""
+    """The fields that are read of a solution. The counts in its usage are those that these lines have."""
     known: dict[str, pa.DataType] = {
         "problem_id": pa.string(),
         "level": pa.string(),
@@ -189,14 +189,14 @@ def _schema(samples: Sequence[bytes]) -> pa.Schema:
             counts |= found["usage"]
             extra |= {key: value for key, value in found.items() if key not in known and key != "usage"}
         except (ValueError, LookupError, TypeError):
-            continue  # said with its number when it is parsed
+            continue  # the parser reports it, with its number
     schema = [*known.items(), ("usage", _numbers(counts) or pa.struct([]))]
     schema += [(key, kind) for key, value in extra.items() if (kind := _numbers(value)) is not None]
     return pa.schema(schema)
 
 
 def _numbers(value: Any) -> pa.DataType | None:
-    """The type of a number, or of the numbers in a dictionary; None for all else."""
+    """The type of a number, or of the numbers in a dictionary; None for anything else."""
     if isinstance(value, dict):
         kinds = [(key, kind) for key, item in value.items() if (kind := _numbers(item)) is not None]
         return pa.struct(kinds) if kinds else None
@@ -218,7 +218,7 @@ def _problems(table: pa.Table) -> pa.Table:
     for name in table.column_names:
         if pa.types.is_struct(table[name].type):
             columns |= _counts(table[name], "" if name == "usage" else f"{name}_")
-    for kind in ("flops", "bytes"):  # totals, as the properties of `Usage`
+    for kind in ("flops", "bytes"):  # totals, as in the properties of `Usage`
         parts = [f"{part}_{kind}" for part in ("prefill", "decode", "verifier_prefill", "verifier_decode")]
         if all(part in columns for part in parts):
             columns.setdefault(kind, sum(columns[part].to_numpy() for part in parts))
@@ -226,7 +226,7 @@ def _problems(table: pa.Table) -> pa.Table:
 
 
 def _counts(column: pa.ChunkedArray, prefix: str) -> dict[str, pa.ChunkedArray]:
-    """The numbers in a column of structs: those that `Usage` counts in whole numbers, others NaN where not known."""
+    """The numbers in a column of structs: integers where `Usage` counts in integers, else floats, NaN if not known."""
     flat: dict[str, pa.ChunkedArray] = {}
     for field, values in zip(column.type, column.flatten(), strict=True):
         name = prefix + field.name

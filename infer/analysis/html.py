@@ -35,12 +35,12 @@ def page(runs: Runs, blocks: Iterable[str]) -> str:
 
 
 def heading(text: str) -> str:
-    """The title of an evaluation set's part."""
+    """The heading of an evaluation set's part of the page."""
     return f"<h2>{escape(text)}</h2>"
 
 
 def section(picture: Picture, key: str) -> str:
-    """A picture with its caption and tables, or the reason why it is missing. `key` keeps its ids from others'."""
+    """A picture with its caption and tables, or the reason why it is missing. `key` makes the ids in it unique."""
     title = escape(picture.title)
     if picture.drawing is None:
         return f'<section><h3>{title}</h3><p class="none">Not shown: {escape(picture.reason)}.</p></section>'
@@ -57,7 +57,7 @@ def note(of: Table) -> str:
 
 
 def table(of: Table) -> str:
-    """A table with its numbers to the right, in their formats."""
+    """A table with formatted numbers, aligned to the right."""
 
     def cell(name: str, value: Any) -> str:
         missing = value is None or value != value  # NaN

@@ -1,4 +1,4 @@
-"""The pictures of a report: which there are, from what each is drawn, and why one is missing."""
+"""The pictures of a report: the list of them, how each is drawn from the runs, and why one is missing."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from infer.errors import UserError
 PANELS = 6
 """Configurations that get a panel of their own."""
 BINS = 10
-"""Of a score, for its calibration."""
+"""Bins of a score in the calibration picture."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The runs that a report is about, and how it counts: the unit of cost, the intervals, the resamples."""
+    """The runs of a report, its unit of cost, the confidence of its intervals, and its number of resamples."""
 
     runs: Runs
     unit: str
@@ -33,17 +33,17 @@ class Source:
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """The configurations' accuracy and cost. Raises UserError where some cost is not known, or none was graded."""
+        """Accuracy and cost of the configurations. Raises UserError without known costs or graded problems."""
         known = self.runs.cost(self.unit).notna().groupby(self.runs.problems["configuration"], observed=True).any()
         if not known.all():
             unknown = ", ".join(known.index[~known].astype(str))
-            raise UserError(f"what these cost in {in_unit(self.unit)} is not known: {unknown}: choose another unit")
+            raise UserError(f"the cost in {in_unit(self.unit)} is not known for {unknown}: choose another unit")
         return outcomes(self.runs, self.unit)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its caption, the numbers in it, and the tables that stand below it."""
+    """A figure with its caption, the numbers that it shows, and the tables below it."""
 
     figure: Figure
     caption: str
@@ -63,7 +63,7 @@ class Picture:
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    """All pictures of a report, in its order; one that these runs can't give has the reason in place of a drawing."""
+    """Yields all pictures of a report in order. One that can't be drawn from these runs has the reason instead."""
     for name, title, draw in PICTURES:
         try:
             if source.runs.problems.empty:
@@ -100,7 +100,7 @@ def _frontier(source: Source) -> Drawing:
     caption = (
         "The step line is the best accuracy among configurations that cost no more; the band is its "
         f"{confidence:.0%} interval over {draws:,} resamples of the problems. The best of several noisy numbers lies a "
-        "little high: the share of resamples in which a configuration is on the frontier says how far to trust it."
+        "little high: the share of resamples in which a configuration is on the frontier shows how far to trust it."
     )
     figure = plots.drawn(plots.frontier, curve(of, confidence), best, steps, of.unit)
     best.insert(0, "", plots.numbers(best))
@@ -134,9 +134,9 @@ def _samples(source: Source) -> Drawing:
             panels.setdefault(configuration, {})[how] = table
             flat.append(table.assign(configuration=configuration, choice=how))
     caption = (
-        "Every number is the mean over all subsets of k of a problem's samples, not of the first k: exact, but for the "
-        "weighted vote (200 random subsets a problem). Ties are broken uniformly. Problems with fewer than k samples "
-        f"are left out at that k. Bands: {source.confidence:.0%}, clustered by problem, each k by itself."
+        "Every number is the mean over all subsets of k of a problem's samples. It is exact, except for the weighted "
+        "vote (200 random subsets a problem). Ties are broken uniformly. Problems with fewer than k samples are left "
+        f"out at that k. Bands: {source.confidence:.0%}, clustered by problem, each k by itself."
     ) + _selection(source.runs, shown)
     return Drawing(plots.drawn(plots.samples, panels), caption, pd.concat(flat))
 
@@ -183,9 +183,9 @@ def _calibration(source: Source) -> Drawing:
         panels[title] = table
         flat.append(table.assign(configuration=configuration))
     caption = (
-        f"Candidates in {BINS} bins of the score by which the run aggregates its steps, and the share of them that is "
-        f"right ({confidence:.0%} intervals, clustered by problem). AUROC: the chance that a right candidate scores "
-        "above a wrong one. ECE: mean distance from the diagonal. A search's candidates are those it kept."
+        f"Candidates in {BINS} bins of their score, aggregated as in the run, and the share of right ones in each bin "
+        f"({confidence:.0%} intervals, clustered by problem). AUROC: the probability that a right candidate scores "
+        "above a wrong one. ECE: mean distance from the diagonal. A search's candidates are those that it kept."
     ) + _selection(runs, shown)
     return Drawing(plots.drawn(plots.calibration, panels), caption, pd.concat(flat))
 
@@ -205,7 +205,7 @@ def _lengths(source: Source) -> Drawing:
         panels[configuration] = tokens[own & (right == 1)], tokens[own & (right == 0)]
         counts = pd.DataFrame({"tokens": tokens[own], "right": right[own]}).value_counts().reset_index()
         flat.append(counts.assign(configuration=configuration))
-    caption = "Tokens of each complete candidate, as shares of all that were graded of its configuration."
+    caption = "Tokens of each complete candidate, as shares of all graded candidates of its configuration."
     caption += _selection(runs, shown)
     return Drawing(plots.drawn(plots.lengths, panels), caption, pd.concat(flat))
 
@@ -246,18 +246,18 @@ def _spending(source: Source) -> Drawing:
 
 PICTURES: tuple[tuple[str, str, Callable[[Source], Drawing]], ...] = (
     ("curves", "Accuracy against cost", _curves),
-    ("frontier", "What one can get for each cost", _frontier),
-    ("samples", "What k of the samples give", _samples),
+    ("frontier", "Best accuracy at each cost", _frontier),
+    ("samples", "Accuracy of k samples", _samples),
     ("levels", "Accuracy by level", _levels),
-    ("calibration", "Does the score say what is right?", _calibration),
+    ("calibration", "Calibration of the scores", _calibration),
     ("lengths", "Tokens of right and wrong candidates", _lengths),
     ("spending", "Where the budget went", _spending),
 )
-"""Name, title and how it is drawn."""
+"""Name, title and drawing function of each, in the order of the report."""
 
 
 def _largest(runs: Runs, among: Collection[str] | None = None) -> list[str]:
-    """The dearest configuration of each family in tokens: `among` these, or all."""
+    """The configuration of each family with the most tokens per problem, among the given ones or all."""
     spent = runs.problems["generated"].groupby(runs.problems["configuration"].astype(str)).mean()
     among = spent.index if among is None else among
     there = [[name for name in members if name in among] for members in families(runs).values()]
@@ -265,8 +265,8 @@ def _largest(runs: Runs, among: Collection[str] | None = None) -> list[str]:
 
 
 def _selection(runs: Runs, shown: Sequence[str]) -> str:
-    """For a caption: which of the configurations are shown, unless all are."""
+    """A sentence for captions: how many configurations are shown, and which; empty if all are."""
     count = runs.runs["configuration"].nunique()
     if len(shown) == count:
         return ""
-    return f" Shown are {len(shown)} of {count} configurations: of each kind with any to show, what spends the most."
+    return f" {len(shown)} of {count} configurations are shown: of each family with data, the one with the most tokens."

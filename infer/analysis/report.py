@@ -57,11 +57,11 @@ def write_report(
     confidence: float = 0.95,
     draws: int = 1000,
 ) -> list[Path]:
-    """Writes the report on these runs to the HTML file `out`, and returns the paths of all files that it wrote.
+    """Writes the report on these runs to the HTML file `out`. Returns the paths of all files that it wrote.
 
-    Each picture and its table is also written beside it in `formats`, as `<out>-<name>.png` and so on. Costs are in
-    `unit` (see `Runs.cost`); bands come from `draws` resamples of the problems. Raises UserError for runs that can't be
-    read or don't count that unit, WriteError where the file can't be written.
+    Each picture is also written in each of `formats` beside it, as `<out>-<name>.png` and so on; csv is the table of
+    its numbers. Costs are in `unit` (see `Runs.cost`); bands come from `draws` resamples of the problems. Raises
+    UserError for runs that can't be read or don't count that unit, WriteError where a file can't be written.
     """
     runs = paths if isinstance(paths, Runs) else read(paths)
     out = Path(out)
@@ -74,7 +74,7 @@ def write_report(
         path.write_bytes(content)
         written.append(path)
 
-    runs.cost(unit)  # a unit that they don't count is refused before anything is written
+    runs.cost(unit)  # refuses a unit that they don't count before anything is written
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for evalset, part in _by_evalset(runs):

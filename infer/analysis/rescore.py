@@ -1,9 +1,9 @@
-"""Stored solutions judged again, without generating: another reward model, aggregation, vote or answer checker.
+"""Judges stored solutions again, without generating: another reward model, aggregation, vote or grader.
 
     await rescore_run(Path("runs/a"), Path("runs/a-mean"), Mathematics(), choose="weighted", aggregation="mean")
 
-The result is a run like any other, read and compared with the rest. Its candidates are those that were found under the
-reward model of the search: one that would have steered the search elsewhere is not done justice by re-scoring.
+The result is a run like any other. Its candidates are those that the search found with its own reward model: another
+model would have steered the search elsewhere, so rescoring can underrate it.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ async def rescore(
     problems: Mapping[str, Problem] | None = None,
     concurrency: int = 64,
 ) -> AsyncIterator[Solution]:
-    """The same candidates, judged again; in their order, `concurrency` problems at once.
+    """Yields the solutions with their candidates judged again, in their order, `concurrency` problems at once.
 
     A verifier scores every step of every candidate, and its usage replaces that of the run's own, at the cost that
     `pricing` gives (default: on an H100); without one, the stored scores stay. `choose` chooses the answer again, by
@@ -145,7 +145,7 @@ async def rescore(
 async def rescore_tree(
     tree: TracedSearch, problem: Problem, verifier: Verifier, delimiter: str = "\n\n", *, pricing: Pricing
 ) -> Usage:
-    """Puts another verifier's scores on all nodes of the problem's own tree, and returns what they cost.
+    """Puts another verifier's scores on all nodes of the problem's own tree, and returns their cost.
 
     Parents are scored before their children, so a causal verifier computes each step once. Nodes that are too long for
     it have no scores.
@@ -181,14 +181,14 @@ def _forget(node: TracedNode) -> None:
 
 
 def problems_of(config: Mapping[str, Any]) -> dict[str, Problem]:
-    """A run's problems by id, from its evaluation set. Raises UserError where that is gone."""
+    """A run's problems by id, from its evaluation set. Raises UserError where the set is gone."""
     if config.get("question") is not None:
         return {"question": Problem("question", config["question"])}
     return {problem.id: problem for problem in _evalset_of(config).load()}
 
 
 def grader_of(run: Path) -> Grader:
-    """The grader of the evaluation set that a run is of. Raises UserError where the set is needed and gone."""
+    """The grader of a run's evaluation set. Raises UserError where the set is needed and gone."""
     record = load_record(run)
     described = record["facts"][-1].get("grader") or {}
     if described.get("grader", "mathematics") == "mathematics":
@@ -202,7 +202,10 @@ def _evalset_of(config: Mapping[str, Any]) -> EvalSet:
 
 
 def _check_choice(run: Path, choose: Choice) -> None:
-    """Raises UserError where no candidate of the run has what `choose` asks for. Most runs have it in their first."""
+    """Raises UserError where no candidate has the scores or log-probabilities that `choose` needs.
+
+    Reads on until one has them: most runs have them in the first.
+    """
     candidates = (candidate for solution in read_solutions(run) for candidate in solution.candidates)
     if all(choice.strength(_ballot(candidate), choose, "last") is None for candidate in candidates):
         what = "log-probabilities" if choose == "logprob" else "scores"
@@ -210,7 +213,7 @@ def _check_choice(run: Path, choose: Choice) -> None:
 
 
 def _without_verifier(usage: Usage) -> Usage:
-    """The generator's usage. eFLOPs and device time are of both models together: not known where there were two."""
+    """The generator's share of the usage; eFLOPs and device time are unknown where they also include a verifier."""
     own: dict[str, Any] = {field.name: 0 for field in fields(Usage) if field.name.startswith("verifier_")}
     if usage.verifier_prefill or usage.verifier_generated:
         own |= {"eflops": None, "device_picoseconds": None}

@@ -22,7 +22,7 @@ from infer.errors import UserError
 Format = Callable[[float], str]
 
 LINES = 40
-"""Configurations that a list of them all shows."""
+"""Configurations that a list shows at most."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Table:
 
 
 def overview(summary: pd.DataFrame, confidence: float) -> Table:
-    """The configurations of `infer.analysis.report.summary`; settings that all of them share are left out."""
+    """The configurations of `infer.analysis.report.summary`, without the settings that all of them share."""
     shown = pd.DataFrame({"configuration": summary["configuration"]})
     for name in ("model", "prm", "budget"):
         if summary[name].nunique() > 1:
@@ -53,7 +53,7 @@ def overview(summary: pd.DataFrame, confidence: float) -> Table:
         shown[name] = summary[column]
     shown["discarded"] = summary["discarded"]
     note = (
-        "Means per problem; seconds are from the start of a search to its answer, other problems running beside it. "
+        "Means per problem. Seconds are from the start of a search to its answer, while other problems run beside it. "
         "Discarded: tokens that are not on the answer's trajectory."
     )
     formats = {"accuracy": percent, **dict.fromkeys(costs.values(), number), "discarded": percent}
@@ -75,13 +75,13 @@ def differences(runs: Runs, unit: str, confidence: float, draws: int) -> Table |
     formats: dict[str, Format] = {"difference": lambda value: f"{value:+.1%}", columns[3]: p_value, columns[4]: number}
     note = (
         f"Each configuration against {first}, paired over the problems that both have (Bonett and Price's interval; "
-        "exact McNemar test where each problem was run once). At another cost, a difference is no advantage."
+        "exact McNemar test where each problem was run once). A difference at another cost is no advantage by itself."
     )
     return Table(pd.DataFrame(rows, columns=columns), formats, note)
 
 
 def laws(of: Outcomes, lines: Mapping[str, Sequence[str]]) -> Table | None:
-    """The test-time laws that fit each line of at least four points; None where none does."""
+    """The test-time laws fitted to each line of at least four points; None where none fits."""
     rows = []
     for name, members in lines.items():
         there = [member for member in members if member in of.correct]
@@ -98,19 +98,19 @@ def laws(of: Outcomes, lines: Mapping[str, Sequence[str]]) -> Table | None:
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["line", "law", "parameters, 95% intervals of resampled problems", "R²"])
-    return Table(frame, {"R²": "{:.3f}".format}, "Laws fitted to the lines of four points and more.")
+    return Table(frame, {"R²": "{:.3f}".format}, "Laws fitted to the lines with at least four points.")
 
 
 def undominated(best: pd.DataFrame, unit: str) -> Table:
-    """The configurations on a frontier, with the numbers that they have in its picture."""
+    """The configurations on a frontier, with their numbers in its picture."""
     cost = in_unit(unit)
     frame = best.rename(columns={"chosen": "on the frontier in", "cost": cost})
     return Table(frame, {"accuracy": percent, "on the frontier in": percent, cost: number})
 
 
 def best_uses(runs: Runs, of: Outcomes, draws: int) -> Table | None:
-    """The best use of eight budgets, k of the independent samples included; None where all costs are the same."""
-    with suppress(UserError):  # nothing was sampled independently: the configurations alone
+    """The best configuration for eight budgets, votes over k samples included; None with fewer than two costs."""
+    with suppress(UserError):  # no independent samples: the configurations alone
         of = of + sampled(graded_pools(runs), ["majority"], unit=of.unit)
     cost = of.cost.mean()
     cost = cost[cost > 0]
@@ -121,11 +121,11 @@ def best_uses(runs: Runs, of: Outcomes, draws: int) -> Table | None:
     budgets = np.ceil(budgets / digit) * digit  # to two digits, upwards
     unit = in_unit(of.unit)
     frame = allocation(of, budgets.tolist(), draws=draws).rename(
-        columns={"budget": f"budget, {unit}", "cost": unit, "chosen": "best in", "runner_up": "or else"}
+        columns={"budget": f"budget, {unit}", "cost": unit, "chosen": "best in", "runner_up": "runner-up"}
     )
     note = (
-        "For each budget a problem, the most accurate configuration whose mean cost is within it, majority votes over "
-        "k of the independent samples included, and in how many resamples of the problems the same one is the best."
+        "The most accurate configuration whose mean cost is within each budget per problem, and the share of resamples "
+        "of the problems in which the same one is the best. Majority votes over k of the independent samples take part."
     )
     return Table(frame, {f"budget, {unit}": number, "accuracy": percent, unit: number, "best in": percent}, note)
 
@@ -136,7 +136,7 @@ def in_unit(unit: str) -> str:
 
 
 def ratio(part: float, whole: float) -> float:
-    """Their quotient; NaN where the whole is zero."""
+    """`part / whole`; NaN where the whole is zero."""
     return part / whole if whole else np.nan
 
 
@@ -149,7 +149,7 @@ def p_value(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, or all digits before the point; from a million on with a prefix."""
+    """Three significant digits, thousands in full; from a million on with a prefix."""
     if abs(value) >= 1e6:
         return quantity(value)
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -175,10 +175,8 @@ def test_the_reason_for_a_missing_picture_is_the_true_one(tmp_path: Path) -> Non
     unknown = [unpriced(one) for one in known]
     runs = [write_run(tmp_path / "known", known), write_run(tmp_path / "unknown", unknown, options={"n": 2})]
     write_report(runs, tmp_path / "a.html", unit="dollars", draws=20)
-    why = "what these cost in US dollars is not known: best-of-n n=2: choose another unit"
-    assert reasons(tmp_path / "a.html") == dict.fromkeys(
-        ["Accuracy against cost", "What one can get for each cost"], why
-    )
+    why = "the cost in US dollars is not known for best-of-n n=2: choose another unit"
+    assert reasons(tmp_path / "a.html") == dict.fromkeys(["Accuracy against cost", "Best accuracy at each cost"], why)
     write_report([write_run(tmp_path / "empty", [])], tmp_path / "b.html", draws=20)
     assert set(reasons(tmp_path / "b.html").values()) == {"no problem has a solution yet"}
     assert len(reasons(tmp_path / "b.html")) == len(PICTURES)
