@@ -1,4 +1,4 @@
-"""Evaluation sets: where problems come from.
+"""Evaluation sets: the sources of problems.
 
     from infer.evalsets import find
 
@@ -6,7 +6,7 @@
     find("problems.jsonl", answer_column="gold")
     find("owner/name@revision:config", split="validation")
 
-A set of your own is an `EvalSet` registered in the entry-point group `infer.evalsets`.
+Register a set of your own as an `EvalSet` in the entry-point group `infer.evalsets`.
 """
 
 from importlib.metadata import entry_points
@@ -35,15 +35,15 @@ def find(
     id_column: str | None = None,
     split: str | None = None,
 ) -> EvalSet:
-    """The set of that name; or of a JSONL, JSON, CSV or Parquet file; or of a hub id `owner/name[@revision][:config]`.
+    """Finds a set by its name, its file (JSONL, JSON, CSV, Parquet) or its hub id `owner/name[@revision][:config]`.
 
-    Columns are guessed unless given; `split` is test, else validation, else train unless given. A file is read through
-    once, so that anything wrong with it is raised here. Raises `UserError`.
+    Columns are guessed unless given. `split` is by default test, else validation, else train. A file is read once from
+    beginning to end, so that its errors are raised here. Raises `UserError`.
     """
     columns = Columns(problem_column, answer_column, id_column)
     if spec in names():
         if columns != Columns() or split is not None:
-            raise UserError(f"{spec} is a registered set, its columns and split are fixed: leave those options out")
+            raise UserError(f"{spec} is a registered set, whose columns and split are fixed: leave those options out")
         return _registered(spec)
     path = Path(spec).expanduser()
     looks_like_file = path.suffix.lower() in files.SUFFIXES or path.is_absolute() or spec.startswith(("./", "../"))
@@ -55,7 +55,7 @@ def find(
         return hub.open_hub(spec, columns, split)
     raise UserError(
         f"unknown evaluation set {spec!r}: {nearest(spec, names())} "
-        f"(a file, {', '.join(files.SUFFIXES)}, or a hub id owner/name is taken, too)"
+        f"(or name a file, {', '.join(files.SUFFIXES)}, or a hub id owner/name)"
     )
 
 

@@ -1,4 +1,4 @@
-"""An evaluation set: named problems, the chat that puts them to a model, and the grader of their answers."""
+"""An evaluation set: named problems, the chat that asks a model for a solution, and the grader of its answers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,25 +11,23 @@ from infer.evalsets.graders.mathematics import Mathematics
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The chat messages for a problem. `user` holds `{problem}`; other braces stand for themselves."""
+    """The chat messages for a problem. `user` contains `{problem}`; other braces are ordinary text."""
 
     user: str
     system: str | None = None
 
     def __post_init__(self) -> None:
         if "{problem}" not in self.user:
-            raise UserError(
-                f"the template {self.user!r} has no {{problem}} in it: put it where the problem's text goes"
-            )
+            raise UserError(f"the template {self.user!r} lacks {{problem}}: put it where the problem's text goes")
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
-        # replaced, not formatted: templates ask for \boxed{}, problems are full of LaTeX
+        # replaced, not formatted: templates contain \boxed{}, and problems LaTeX
         user = {"role": "user", "content": self.user.replace("{problem}", problem.prompt)}
         return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
 
 
-# The request stands in the user message, since the chat templates of several model families refuse a system message.
-# Blank lines between steps are what process reward models were trained on and where step-wise search cuts.
+# The request is in the user message, since the chat templates of several model families refuse a system message.
+# Process reward models were trained on steps that end with a blank line, and step-wise search ends steps there.
 MATHEMATICS = Template(
     "{problem}\n\nReason step by step. Separate the steps by a blank line. Put the final answer in \\boxed{}."
 )
@@ -41,8 +39,8 @@ PLAIN = Template("{problem}")
 class EvalSet:
     """Problems under one name.
 
-    `load()` raises a `UserError` for what is wrong with the set at the call, before its first problem; the problems
-    themselves are streamed. `source` is a hub id with its revision, a path with the file's digest, or "procedural".
+    `load()` raises `UserError` for errors in the set when it is called, before the first problem; the problems are then
+    streamed. `source` is a hub id with its revision, a path with the file's digest, or "procedural".
     """
 
     name: str
@@ -52,8 +50,8 @@ class EvalSet:
     template: Template = MATHEMATICS
     license: str | None = None
     grader: Callable[[], Grader] = Mathematics
-    """Makes the grader of its answers."""
+    """Makes the grader of the answers."""
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
-        """The chat messages that put the problem to a model."""
+        """The chat messages that ask a model for a solution of the problem."""
         return self.template.messages(problem)

@@ -1,6 +1,6 @@
-"""Problems from a file of the user's own: JSONL, JSON, CSV or Parquet.
+"""Problems from the user's own file: JSONL, JSON, CSV or Parquet.
 
-JSONL, CSV and Parquet are streamed; JSON, one list, is read whole.
+JSONL, CSV and Parquet are streamed. JSON, which is one list, is read whole.
 """
 
 import csv
@@ -19,9 +19,9 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def open_file(path: Path, columns: Columns) -> EvalSet:
-    """The set of a file's problems. Reads the file once, so that whatever is wrong with it is raised here.
+    """The set of a file's problems. Reads the file once, so that its errors are raised here, as `UserError`.
 
-    Its source has a digest of the content: a run is not resumed on problems that were changed since.
+    Its source has a digest of the content, so a run is not resumed if the problems have changed since.
     """
 
     def load() -> Iterator[Problem]:
@@ -34,14 +34,14 @@ def open_file(path: Path, columns: Columns) -> EvalSet:
 
 
 def rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Each row of a file with its place in it. Raises `UserError` for a file that can't be read as its suffix says."""
+    """Yields each row of a file with its place. Raises `UserError` for a file that can't be read by its suffix."""
     suffix = path.suffix.lower()
     if path.is_dir():
         raise UserError(f"{path} is a directory: name one file in it ({', '.join(SUFFIXES)})")
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
     if not path.is_file():
-        raise UserError(f"{path} is not a regular file, and problems are read twice: save them to a file first")
+        raise UserError(f"{path} is not a regular file, but problems are read twice: save them to a file first")
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of file {suffix!r}; known: {', '.join(SUFFIXES)}")
     try:
@@ -51,7 +51,7 @@ def rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
-    with path.open("rb") as lines:  # bytes, so that a line that is not UTF-8 can be named
+    with path.open("rb") as lines:  # bytes, so that an error can name the line that is not UTF-8
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

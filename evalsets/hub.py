@@ -1,8 +1,7 @@
 """Problems from the Hugging Face hub: single files at a pinned revision, or any data set by its id.
 
-Pinned files are fetched one by one rather than with `datasets.load_dataset`: where the hub can't be reached, that
-function takes whatever version it finds in its cache, whatever revision was asked for, and a benchmark's numbers would
-silently be those of other problems.
+Pinned files are fetched one by one, not with `datasets.load_dataset`. Where the hub can't be reached, that function
+takes any version in its cache, whatever the revision asked for, and a benchmark would silently use other problems.
 """
 
 import re
@@ -18,11 +17,11 @@ from infer.evalsets.rows import Columns, Row, check, problems
 
 SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.-]+))?")
 SPLITS = ("test", "validation", "train")
-LOCAL_COPY = "a local copy is taken as --on FILE.jsonl"
+LOCAL_COPY = "use a local copy: --on FILE.jsonl"
 
 
 def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
-    """The problems of one file of a hub data set at one commit, downloaded once and then read from the cache."""
+    """The problems of one file of a hub data set at one commit: downloaded once, then read from the cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -34,7 +33,7 @@ def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"{name} can't be had from the Hugging Face hub ({_first_line(error)}); {LOCAL_COPY}"
+            f"{name} can't be loaded from the Hugging Face hub ({_first_line(error)}); {LOCAL_COPY}"
         ) from error
 
     def load() -> Iterator[Problem]:
@@ -45,7 +44,7 @@ def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
 
 
 def open_hub(spec: str, columns: Columns, split: str | None) -> EvalSet:
-    """The set of a hub data set `owner/name[@revision][:config]`. Nothing is fetched before `load()`."""
+    """Makes the set of a hub data set `owner/name[@revision][:config]`. Nothing is fetched before `load()`."""
     parts = SPEC.fullmatch(spec)
     if parts is None:
         raise UserError(f"{spec!r} is not of the form owner/name[@revision][:config]")
@@ -80,7 +79,7 @@ def _table(id: str, revision: str | None, config: str | None, split: str | None)
         if revision is not None and isinstance(builder, Cache) and builder.hash != revision:
             raise UserError(
                 f"the Hugging Face hub can't be reached, and the local cache holds {id} at {builder.hash}, which is "
-                f"not known to be {revision}: give that hash, or a local copy as --on FILE.jsonl"
+                f"not known to be {revision}: give that hash, or use a local copy: --on FILE.jsonl"
             )
         builder.download_and_prepare()
         splits = list(builder.info.splits or ())
@@ -91,10 +90,10 @@ def _table(id: str, revision: str | None, config: str | None, split: str | None)
         return builder.as_dataset(split=chosen)
     except ConnectionError:
         raise UserError(
-            f"{id} is no file here, is not in the local cache, and the Hugging Face hub can't be reached; {LOCAL_COPY}"
+            f"{id} is neither a file nor in the local cache, and the Hugging Face hub can't be reached; {LOCAL_COPY}"
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{id} can't be had from the Hugging Face hub: {_first_line(error)}") from error
+        raise UserError(f"{id} can't be loaded from the Hugging Face hub: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Mathematics with a short final answer: the sets that papers on inference-time compute report.
+"""Mathematics with a short final answer: the sets that papers on inference-time compute use.
 
-Each is one file of a Hugging Face data set at one commit, so that a number measured today is of the same problems
-next year. To bring a set up to date, change its revision and compare the problems.
+Each is one file of a Hugging Face data set at one commit, so that its problems stay the same from year to year. To
+update a set, change its revision and compare the problems.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""The procedural arithmetic set of the nano models: held-out problems of five levels, as many as are asked for."""
+"""The procedural arithmetic set of the nano models: any number of held-out problems of five levels."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ SIZE = 500
 
 
 def load(limit: int | None = None, level: int | None = None, size: int = SIZE) -> Iterator[Problem]:
-    """`size` held-out problems, a fifth of each level, the levels taking turns.
+    """Yields `size` held-out problems, a fifth of each level, with the levels in turn.
 
-    Of these `level` alone if given, and no more than `limit`. The k-th problem of a level is the same whatever the
-    size, and never occurs in training (see `infer.nano.problems`).
+    `level` selects those of one level, `limit` the first ones. The k-th problem of a level is the same for every size,
+    and never occurs in training (see `infer.nano.problems`). Raises ValueError for an unknown level.
     """
     if level is not None and level not in problems.LEVELS:
         raise ValueError(f"nano has the levels {', '.join(map(str, problems.LEVELS))}; there is no level {level}")

@@ -1,7 +1,7 @@
-r"""From a table's rows to problems: which column is what, and what is wrong with a row, in one line.
+r"""From a table's rows to problems: finds the columns, and reports a bad row in one line.
 
-Column names are guessed row by row, whatever their capitals, unless given. An answer that is a whole worked solution
-is reduced to its final answer: what follows GSM8K's `####`, else what the last `\boxed{}` holds.
+Column names are guessed for each row unless given, and their case is ignored. An answer that is a whole worked solution
+is reduced to its final answer: the text after GSM8K's `####`, else the content of the last `\boxed{}`.
 """
 
 import math
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that the user named; None: guess."""
+    """The columns that the user named; None: guessed."""
 
     problem: str | None = None
     answer: str | None = None
@@ -41,13 +41,12 @@ class Columns:
 
 
 def problems(rows: Iterable[tuple[str, Row]], *, where: str, stem: str, columns: Columns) -> Iterator[Problem]:
-    """A problem for each row. Rows come with their place ("line 17"); `stem` begins the ids of rows without one.
+    """Yields a problem for each row. Rows come with their place ("line 17"). Ids begin with `stem` where rows lack one.
 
-    Raises `UserError`, which names `where`, the place and the fix: a missing column, an empty problem, a value that is
-    not text, an id that was there before.
+    Raises `UserError` for a missing column, an empty problem, a value that is not text, or an id that occurs twice. It
+    names `where`, the place and the fix.
     """
-    # a dictionary of hashes, so that ten million ids cost no more than their hashes (64 bits: a false alarm among ten
-    # million has probability 3e-6)
+    # hashes take less memory than ids (64 bits: a false alarm among ten million has probability 3e-6)
     seen: dict[int, int] = {}
     for number, (place, row) in enumerate(rows, 1):
         try:
@@ -57,14 +56,14 @@ def problems(rows: Iterable[tuple[str, Row]], *, where: str, stem: str, columns:
         first = seen.setdefault(hash(problem.id), number)
         if first != number:
             raise UserError(
-                f"{where}, {place}: id {problem.id!r} is there already (problem {first}); "
+                f"{where}, {place}: id {problem.id!r} occurs twice (also in problem {first}); "
                 "ids must be unique: name the right column with --id-column"
             )
         yield problem
 
 
 def check(found: Iterator[Problem], where: str) -> None:
-    """Go through all problems once, so that a bad row 9,000 is reported before anything is spent on row 1."""
+    """Reads all problems once, so that a bad row 9,000 is reported before any compute is spent on row 1."""
     if sum(1 for _ in found) == 0:
         raise UserError(f"{where} is empty: it has no problems")
 
@@ -78,11 +77,11 @@ def _problem(row: Row, columns: Columns, default_id: str, source: str) -> Proble
     prompt = _value(row, known, columns.problem, PROBLEM)
     if prompt is None:
         if columns.problem is None and not any(name in known for name in PROBLEM):
-            raise _RowError(f"no column with the problem; name it with --problem-column (there are: {_list(row)})")
+            raise _RowError(f"no column with the problem; name it with --problem-column (columns: {_list(row)})")
         raise _RowError("the problem's text is empty")
     if not isinstance(prompt, str):
         raise _RowError(
-            f"the problem is {_kind(prompt)}, not text; name another with --problem-column (there are: {_list(row)})"
+            f"the problem is {_kind(prompt)}, not text; name another with --problem-column (columns: {_list(row)})"
         )
     if not prompt.strip():
         raise _RowError("the problem's text is empty")
@@ -90,16 +89,16 @@ def _problem(row: Row, columns: Columns, default_id: str, source: str) -> Proble
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if isinstance(answer, list | dict):
-        raise _RowError(f"the answer is {_kind(answer)}, and a problem has one; name another with --answer-column")
+        raise _RowError(f"the answer is {_kind(answer)}, but a problem has one; name another with --answer-column")
     reference = None if answer is None else _text(answer)
     if reference is not None:
         final = _final(reference)
-        # a worked solution that shows no final answer is no reference: nothing would ever equal it
+        # a worked solution without a final answer is not a reference: no answer would equal it
         solution_only = columns.answer is None and _value(row, known, None, ANSWER) is None
         reference = final if final is not None or solution_only else reference
     id = _value(row, known, columns.id, ID)
     if id is None and columns.id is not None:
-        raise _RowError(f"column {columns.id!r} is empty, and a problem needs an id")
+        raise _RowError(f"column {columns.id!r} is empty, but a problem needs an id")
     level = _value(row, known, None, LEVEL)
     return Problem(
         id=default_id if id is None else _text(id),
@@ -111,9 +110,9 @@ def _problem(row: Row, columns: Columns, default_id: str, source: str) -> Proble
 
 
 def _value(row: Row, known: Mapping[str, str], given: str | None, usual: Iterable[str]) -> Any:
-    """The given column's value, else the first of the usual ones that is filled; None: empty, or no such column."""
+    """The value of the given column, else of the first usual one that has a value. None: empty, or no such column."""
     if given is not None and given not in row:
-        raise _RowError(f"no column {given!r} (there are: {_list(row)})")
+        raise _RowError(f"no column {given!r} (columns: {_list(row)})")
     for name in (given,) if given is not None else (known[name] for name in usual if name in known):
         value = row[name]
         empty = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
@@ -123,14 +122,14 @@ def _value(row: Row, known: Mapping[str, str], given: str | None, usual: Iterabl
 
 
 def _text(value: Any) -> str:
-    """42.0 is "42": tables with a gap make floats of their integers."""
+    """The value as text; 42.0 becomes "42", since columns with gaps turn integers into floats."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
 
 
 def _final(text: str) -> str | None:
-    r"""What follows `####` in the last line, else in the last `\boxed{}` that is closed; None: neither is there."""
+    r"""The text after `####` in the last line, else in the last closed `\boxed{}`; None: there is neither."""
     last = text.strip().rpartition("\n")[2]
     if last.startswith("####"):
         return last.removeprefix("####").strip() or None

@@ -1,1 +1,1 @@
-"""Graders: they take the answer from a solution, and say whether it is right."""
+"""Graders: they find the answer in a solution, and decide whether it is right."""

@@ -1,12 +1,12 @@
-r"""Mathematics: the final answer of a solution, and whether two answers are equal.
+r"""Mathematics: finds the final answer of a solution, and decides whether two answers are equal.
 
     extract(r"... so it is \boxed{\frac{1}{2}}.")    # \frac{1}{2}
     async with Mathematics() as checker:
         await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(right=True, note=None)
         await checker.group(problem, ["1/2", None, "0.5"])    # [0, -1, 0]
 
-Answers are compared as strings after removing what only concerns their looks (and units, beside a plain number), then
-by math-verify. Where we are known to disagree with common sense is listed in `tests/evalsets/test_answers.py`.
+Answers are first compared as strings, without differences of looks (and without units next to a plain number), then by
+math-verify. `tests/evalsets/test_answers.py` lists the known cases where the result contradicts common sense.
 """
 
 import asyncio
@@ -28,27 +28,27 @@ from infer.core.problem import Problem
 logger = logging.getLogger(__name__)
 
 CACHED_VERDICTS = 65_536
-# Longer answers are degenerate completions: parsing them would spend the time limit on each. No reference is longer.
+# Longer answers are degenerate completions: parsing each would take the whole time limit. No reference is longer.
 MAX_CHARS = 1_000
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BARE = re.compile(r"[+-]?\.?[0-9][^\s$]*|[A-Za-z](?![A-Za-z])|\\[a-zA-Z]+(?:\{[^{}]*\})*")
 _HASHES = re.compile(r"^#### *(\S.*)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer(?:\s+is|\**\s*:)[\s*:]*", re.IGNORECASE)
-# a dollar before a digit closes nothing: "$18 and not $20"
+# a dollar sign before a digit closes no formula: "$18 and not $20"
 _FORMULA = re.compile(r"\$\$(?:\\.|[^\\$])+\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\$(?:\\.|[^\\$\n])+\$(?!\d)", re.DOTALL)
-# what an answer has at least, apart from the marks around it
+# the least that an answer contains, apart from marks around it
 _CONTENT = re.compile(r"[^\W_]|[∞∅]|\\\{\s*\\\}")
 _JUDGEMENT = re.compile(r"(?:(?:in)?correct|right|wrong)\W*", re.IGNORECASE)
 
 
 def extract(text: str) -> str | None:
-    r"""The final answer of a solution; None: it gives none.
+    r"""The final answer of a solution; None where it gives none.
 
-    The content of the last `\boxed{}` or `\fbox{}` that is closed and not empty; where there is none at all, what
-    follows the last `####` at the start of a line, as in GSM8K; else the last "answer is ..." or "Answer: ...": the
-    formula there, or the rest of the sentence, unless it only judges ("the answer is correct"). A solution that was
-    cut off inside its only box has no answer.
+    This is the content of the last `\boxed{}` or `\fbox{}` that is closed and not empty. Without one it is the text
+    after the last `####` at the start of a line, as in GSM8K; else the formula, or the rest of the sentence, after the
+    last "answer is ..." or "Answer: ...", unless it only judges ("the answer is correct"). A solution that was cut off
+    inside its only box has no answer.
     """
     cut_off = False
     for box in reversed(list(_BOX.finditer(text))):
@@ -66,14 +66,14 @@ def extract(text: str) -> str | None:
         else:
             answer = re.split(r"\.(?:\s|$)|\n", text[said.end() :], maxsplit=1)[0].strip().strip("*").strip()
         if _BOX.search(answer):
-            continue  # an empty one, else it had been taken: a form that was not filled in
+            continue  # an empty box (others were taken above): a form that was not filled in
         if _CONTENT.search(answer) and not _JUDGEMENT.fullmatch(answer):
             return answer
     return None
 
 
 def _content(text: str, start: int) -> str | None:
-    """What the braces that open at `start` hold, or the bare word there; None: they are not closed."""
+    """The content of the braces that open at `start`, or the bare word there; None: they are not closed."""
     if text[start : start + 1] != "{":
         bare = _BARE.match(text, start)
         return bare[0].rstrip(".,;") if bare else None
@@ -81,7 +81,7 @@ def _content(text: str, start: int) -> str | None:
     end = start
     while end < len(text):
         if text[end] == "\\":
-            end += 1  # an escaped brace is a character of the answer
+            end += 1  # an escaped brace is part of the answer
         elif text[end] == "{":
             depth += 1
         elif text[end] == "}":
@@ -118,10 +118,10 @@ _MIXED_PERCENT = re.compile(r"(?<![\d,.])(\d{1,9})\s*\\[dt]?frac(?:(\d)(\d)|\{(\
 
 
 def _as_latex(answer: str) -> str:
-    """What math-verify does not read, or takes for something else, written as it does read it."""
+    """Rewrites notation that math-verify does not read, or misreads, into notation that it reads."""
     text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], answer)
     text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = _IMAGINARY.sub(" ", text)  # the i of `5i` and that of `5 i` are different symbols to it
+    text = _IMAGINARY.sub(" ", text)  # to math-verify, the i of `5i` and that of `5 i` are different symbols
     text = _REPEATING.sub(_repeating_fraction, text)
     return _MIXED_PERCENT.sub(_mixed_fraction, text)
 
@@ -144,10 +144,10 @@ _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*
 
 @lru_cache(maxsize=CACHED_VERDICTS)
 def normalize(answer: str) -> str:
-    """The answer without what only concerns its looks: spacing, size of brackets, dollar signs, a final full stop.
+    """The answer without differences of looks: spacing, size of brackets, dollar signs, a final full stop.
 
-    Plain numbers are written in one way: no thousands separators (a comma and three digits without a space), no zeros
-    that say nothing. Two plain numbers are equal just when they are equal so written.
+    Plain numbers have one form: no thousands separators (a comma and three digits without a space), no redundant zeros.
+    Two plain numbers are equal if and only if these forms are.
     """
     text = _without_delimiters(answer.strip().rstrip(".").strip()).rstrip(".")
     text = text.replace("\u2212", "-").replace("\\$", "").replace("{,}", ",").replace(",\\!", ",")
@@ -164,7 +164,7 @@ def normalize(answer: str) -> str:
         sign, whole_part, decimals = number[1], number[2] or "0", (number[3] or "").rstrip("0")
         value = f"{whole_part}.{decimals}" if decimals else whole_part
         return f"-{value}" if sign == "-" and value != "0" else value
-    # no space beside a sign; one between letters or digits, where it may mean something: 3 1/2, \\pi r
+    # no space next to a sign; one between letters or digits, where it can have a meaning: 3 1/2, \\pi r
     return re.sub(r"\s+", " ", re.sub(r"\s*([^\w\s\\])\s*|\s+(?=\\)", r"\1", text))
 
 
@@ -172,14 +172,14 @@ def _is_number(normal: str) -> bool:
     return _NUMBER.fullmatch(normal) is not None
 
 
-# words that make the number before them another one, or a bound
+# words that change the number before them, or make it a bound
 _CHANGES = (
     r"(?:zero|one|two|three|four|fort[yi]|fift|five|six|seven|eight|nine|eleven|twel|twen|thir[dt])[a-z]*|ten(?:th)?s?|"
     r"(?:hundred|thousand|[mbtr]+illion|percent)[a-z]*|per\s?cent|cent|half|halves|dozens?|squared|cubed|factorial|"
     r"or|not|least|most|below|negative|infinity|alpha|beta|gamma|delta|eta|theta|lambda|mu|rho|sigma|tau|phi|psi|omega|"
     r"(?:sin|cos|tan|cot|log|exp|sqrt)[x-z]?"
 )
-# the name of a thing or unit, but no product of variables such as `xy` and `abc`
+# the name of a thing or unit, but not a product of variables such as `xy` and `abc`
 _WORD = (
     rf"(?!(?:{_CHANGES})\b)(?:(?!(?:[a-d]+|[i-k]+|[t-z]+)\b)(?=[a-z]*[aeiouy])[a-z]{{3,}}|"
     r"[ckm]m|[km]g|m[il]|ft|in|yd|lb|oz|hr|sq|cu)(?:/ ?[a-z]+)?(?:\^\{?[23]\}?)?"
@@ -191,7 +191,7 @@ _TEXT_AFTER_NUMBER = re.compile(r"(?<=[0-9/])\\(?:text|textit|textrm|mathrm|mbox
 
 
 def _without_units(gold: str, target: str) -> tuple[str, str]:
-    r"""Normalized answers with `18\text{ cm}` as `18 cm` and, where the other is a plain number, as `18`."""
+    r"""Writes `18\text{ cm}` as `18 cm` in normalized answers, and as `18` where the other is a plain number."""
     gold, target = (_TEXT_AFTER_NUMBER.sub(r" \1", normal) for normal in (gold, target))
     if _is_number(gold):
         return gold, _number_of(target)
@@ -201,7 +201,7 @@ def _without_units(gold: str, target: str) -> tuple[str, str]:
 
 
 def _number_of(normal: str) -> str:
-    """The number of which an answer only says what it counts, measures or is a residue of; else the answer."""
+    """The number in an answer that has a unit, a counted thing or a modulus after it; else the answer."""
     count = _COUNT.fullmatch(normal)
     number = normalize(count[1]) if count else ""
     return number if _is_number(number) else normal
@@ -214,7 +214,7 @@ _TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 
 
 def _apart(gold: str, target: str) -> bool:
-    """Whether normalized answers differ in what math-verify overlooks: repeats in a list, bases, set or tuple."""
+    """Whether normalized answers differ in ways that math-verify overlooks: repeats in a list, bases, set or tuple."""
     bases = {number[1] for number in (_IN_BASE.fullmatch(gold), _IN_BASE.fullmatch(target)) if number}
     if _repeats(gold) != _repeats(target) or len(bases) > 1:
         return True
@@ -232,9 +232,10 @@ TOOK_TOO_LONG = "comparing the answers took too long: not equal"
 class Mathematics:
     """Compares answers, any number at once, from one event loop.
 
-    `method` "math" asks math-verify where the normalized strings differ; "exact" does not. math-verify runs in up to
-    `workers` processes of its own, started when first needed; a comparison that takes longer than `seconds`, or more
-    memory than its process may have, ends that process and counts as not equal. Verdicts are cached.
+    With `method` "math" it asks math-verify where the normalized strings differ; with "exact" it does not. math-verify
+    runs in up to `workers` processes of its own, which start when they are first needed. A comparison that takes longer
+    than `seconds`, or more memory than its process may use, ends that process and counts as not equal. Verdicts are
+    cached.
     """
 
     def __init__(self, method: Literal["math", "exact"] = "math", *, seconds: float = 5.0, workers: int = 2) -> None:
@@ -260,7 +261,7 @@ class Mathematics:
         return extract(text)
 
     async def grade(self, problem: Problem, answer: str) -> Verdict:
-        """Compares an answer with the problem's reference answer, which must be there."""
+        """Compares an answer with the problem's reference answer, which must exist."""
         assert problem.answer is not None
         return await self.equal(problem.answer, answer)
 
@@ -268,7 +269,7 @@ class Mathematics:
         return {"grader": "mathematics", "answers": self.method}
 
     async def close(self) -> None:
-        """Ends the processes; comparisons under way are cancelled."""
+        """Ends the processes and cancels comparisons in progress."""
         self._closed = True
         for task in list(self._asked.values()):
             task.cancel()
@@ -279,9 +280,9 @@ class Mathematics:
     async def equal(self, reference: str, answer: str) -> Verdict:
         r"""Whether an answer is the reference.
 
-        math-verify is not symmetric: the reference decides how an equation is read. `x=5` and `5` are the same either
-        way; where any other equation is the answer, its right side is taken if the reference is a value, but where it
-        is the reference, a value does not equal it.
+        math-verify is not symmetric: the reference decides how an equation is read. `x=5` and `5` are equal either way.
+        If the answer is any other equation and the reference a value, the equation's right side is compared. If the
+        reference is such an equation, no value equals it.
         """
         reference, answer = _as_latex(reference), _as_latex(answer)
         key = normalize(reference), normalize(answer)
@@ -300,13 +301,13 @@ class Mathematics:
             task = asyncio.create_task(self._ask(key, reference, answer))
             self._asked[key] = task
             task.add_done_callback(lambda done: self._asked.pop(key))
-        # shielded: who stops waiting leaves the process in step, and others who wait for the same verdict unharmed
+        # shielded: a cancelled caller neither breaks the protocol of the process nor cancels others that wait for it
         return await asyncio.shield(self._asked[key])
 
     async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
-        """For each answer the index of the first that equals it; -1 for None. What a majority vote counts.
+        """For each answer the index of the first answer equal to it, by which votes count; -1 for None.
 
-        An answer joins the first class whose first member it equals, that one taken as the reference.
+        An answer joins the first class whose first member it equals, with that member as the reference.
         """
         classes: list[int] = []
         known: dict[str, int] = {}
@@ -334,7 +335,7 @@ class Mathematics:
     async def _ask(self, key: tuple[str, str], reference: str, answer: str) -> Verdict:
         async with self._slots:
             while self._idle and self._idle[-1].process.returncode is not None:
-                self._idle.pop()  # somebody else ended it
+                self._idle.pop()  # ended from outside
             worker = self._idle.pop() if self._idle else await _Worker.start()
             equal = None
             try:
@@ -366,8 +367,8 @@ class _Worker:
 
     @classmethod
     async def start(cls) -> Self:
-        # a fresh interpreter, not a fork (this process has threads) and not multiprocessing (which runs the main script
-        # again); -P: else the other files of this folder could be imported in place of modules of the same name
+        # a fresh interpreter: a fork is unsafe (we have threads), and multiprocessing runs the main script again
+        # -P: else the other files of this folder could be imported in place of modules of the same name
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", str(Path(__file__).with_name("mathematics_worker.py"))),
             stdin=asyncio.subprocess.PIPE,
@@ -380,14 +381,14 @@ class _Worker:
             if not ready:
                 _, errors = await process.communicate()
                 reason = (errors.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-                raise RuntimeError(f"math-verify can't be started in a process of its own: {reason}")
+                raise RuntimeError(f"math-verify can't start in its own process: {reason}")
         except BaseException:
             await worker.stop()
             raise
         return worker
 
     async def compare(self, reference: str, answer: str, seconds: float) -> bool | None:
-        """None: the process ended before it had a verdict."""
+        """Whether they are equal; None: the process ended before it had a verdict."""
         try:
             self.stdin.write(json.dumps([reference, answer, seconds]).encode() + b"\n")
             await self.stdin.drain()
@@ -397,8 +398,8 @@ class _Worker:
         return bool(json.loads(line)) if line.endswith(b"\n") else None
 
     async def stop(self) -> int | None:
-        """Ends the process unless it has ended by itself; its exit status, negative for a signal."""
-        if not self.stdout.at_eof():  # else it is ending, and killing it now could lose its status
+        """Ends the process unless it has ended by itself. Returns its exit status, negative for a signal."""
+        if not self.stdout.at_eof():  # else it is already ending, and a kill could hide its status
             self.process.kill()
             await self.process.communicate()
         return await self.process.wait()

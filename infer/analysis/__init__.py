@@ -1,4 +1,4 @@
-"""What runs say: accuracy with intervals, what k samples would give, cost-accuracy curves, frontiers and fits.
+"""The analysis of runs: accuracy with intervals, accuracy of k samples, cost-accuracy curves, frontiers and fits.
 
     from infer.analysis import accuracy, at_k, outcomes, frontier, read
 
@@ -7,7 +7,7 @@
     at_k(runs, "majority", [1, 4, 16]).mean()   # exact over all subsets of each pool
     frontier(outcomes(runs, "tokens"))
 
-Loads pandas, scipy and pyarrow; `infer.analysis.report` also matplotlib. The rest of `infer` imports none of it.
+Loads pandas, scipy and pyarrow; `infer.analysis.report` also loads matplotlib. The rest of `infer` imports none of it.
 """
 
 from infer.analysis.curves import Outcomes, allocation, at_equal_cost, curve, families, frontier, outcomes, sampled

@@ -1,6 +1,6 @@
-"""From `solutions.jsonl` to columns: parsed, and kept beside the run for the next reading.
+"""From `solutions.jsonl` to columns, which are kept beside the run for the next reading.
 
-Arrow parses the JSON and leaves the texts out. Answers were graded and grouped when they were solved.
+Arrow parses the JSON and leaves the texts out. Candidates were graded and grouped when they were solved.
 """
 
 import io
@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from infer.core.solution import Solution
+from infer.core.tree import Aggregation
 from infer.core.usage import Usage
 from infer.errors import UserError
 
 CACHE = ".analysis"
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 CHUNK = 32 << 20
 WHOLE = {field.name for field in fields(Usage) if field.type is int}
 
@@ -31,9 +32,31 @@ Columns = tuple[pa.Table, Path | pa.Table]
 """The table of a run's problems, and the table of its candidates or the file that holds it."""
 
 
-def load(folders: Sequence[Path], *, cache: bool = True) -> list[Columns]:
-    """The columns of each run. Raises UserError."""
-    return [_load(folder, cache) for folder in folders]
+def load(folder: Path, *, cache: bool = True) -> Columns:
+    """The columns of a run: from its side files if they are fresh, else parsed, and stored where that is possible.
+
+    Raises UserError for a run without solutions, a line that is no solution, and candidates that are not graded.
+    """
+    path = folder / "solutions.jsonl"
+    try:
+        stamp = stamp_of(path)
+    except OSError as error:
+        raise UserError(f"{folder} has no solutions: {error.strerror}: {path.name}: leave this run out") from None
+    files = _side_files(folder)
+    if cache:
+        try:
+            if all(pq.read_schema(file).metadata[b"infer"] == stamp for file in files):
+                return pq.read_table(files[0]), files[1]
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError):
+            pass  # missing, half written, or another program's
+    problems, candidates = _columns(path)
+    if cache:
+        try:
+            store(folder, stamp, problems, candidates)
+            return problems, files[1]
+        except OSError:
+            pass  # a folder that we may only read
+    return problems, candidates
 
 
 def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) -> None:
@@ -46,33 +69,9 @@ def store(folder: Path, stamp: bytes, problems: pa.Table, candidates: pa.Table) 
 
 
 def stamp_of(path: Path) -> bytes:
-    """Identifies the solutions that side files were made from."""
+    """Identifies the state of `solutions.jsonl` from which side files were made. Raises OSError."""
     found = path.stat()
     return f"{CACHE_VERSION} {found.st_size} {found.st_mtime_ns}".encode()
-
-
-def _load(folder: Path, cache: bool) -> Columns:
-    path = folder / "solutions.jsonl"
-    try:
-        path.stat()
-    except OSError as error:
-        raise UserError(f"{folder} has no solutions: {error.strerror}: {path.name}: leave this run out") from None
-    files = _side_files(folder)
-    if cache:
-        try:
-            if all(pq.read_schema(file).metadata[b"infer"] == stamp_of(path) for file in files):
-                return pq.read_table(files[0]), files[1]
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError):
-            pass  # not there, half written, or of something else: made anew
-    stamp = stamp_of(path)
-    problems, candidates = _columns(path)
-    if cache:
-        try:
-            store(folder, stamp, problems, candidates)
-            return problems, files[1]
-        except OSError:
-            pass  # a folder that we may only read
-    return problems, candidates
 
 
 def _side_files(folder: Path) -> tuple[Path, Path]:
@@ -94,7 +93,7 @@ def _columns(path: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _parse(path: Path) -> Iterator[pa.Table]:
-    """The solutions without their texts, some megabytes at a time; at least one table, which may have no rows."""
+    """Yields the solutions without their texts, some megabytes at a time: at least one table, which may be empty."""
     with path.open("rb") as file:
         first = file.readline()
         schema = _schema([first, _last_line(path)])
@@ -105,7 +104,7 @@ def _parse(path: Path) -> Iterator[pa.Table]:
             data = file.read(CHUNK)
             block, newline, rest = (rest + data).rpartition(b"\n")
             block += newline
-            if not data and rest:  # the last line lacks its newline: whole, or torn
+            if not data and rest:  # the last line lacks its newline: it is whole, or torn
                 block, rest = (block + rest if _is_solution(rest) else block), b""
             if block.strip():
                 none = False
@@ -169,7 +168,7 @@ _CANDIDATE = pa.struct(
 
 
 def _schema(samples: Sequence[bytes]) -> pa.Schema:
-    """What is read of a solution; which counts its usage has is taken from these lines."""
+    """The fields that are read of a solution. The counts in its usage are those that these lines have."""
     known: dict[str, pa.DataType] = {
         "problem_id": pa.string(),
         "level": pa.string(),
@@ -190,14 +189,14 @@ def _schema(samples: Sequence[bytes]) -> pa.Schema:
             counts |= found["usage"]
             extra |= {key: value for key, value in found.items() if key not in known and key != "usage"}
         except (ValueError, LookupError, TypeError):
-            continue  # said with its number when it is parsed
+            continue  # the parser reports it, with its number
     schema = [*known.items(), ("usage", _numbers(counts) or pa.struct([]))]
     schema += [(key, kind) for key, value in extra.items() if (kind := _numbers(value)) is not None]
     return pa.schema(schema)
 
 
 def _numbers(value: Any) -> pa.DataType | None:
-    """The type of a number, or of the numbers in a dictionary; None for all else."""
+    """The type of a number, or of the numbers in a dictionary; None for anything else."""
     if isinstance(value, dict):
         kinds = [(key, kind) for key, item in value.items() if (kind := _numbers(item)) is not None]
         return pa.struct(kinds) if kinds else None
@@ -219,7 +218,7 @@ def _problems(table: pa.Table) -> pa.Table:
     for name in table.column_names:
         if pa.types.is_struct(table[name].type):
             columns |= _counts(table[name], "" if name == "usage" else f"{name}_")
-    for kind in ("flops", "bytes"):  # totals, as the properties of `Usage`
+    for kind in ("flops", "bytes"):  # totals, as in the properties of `Usage`
         parts = [f"{part}_{kind}" for part in ("prefill", "decode", "verifier_prefill", "verifier_decode")]
         if all(part in columns for part in parts):
             columns.setdefault(kind, sum(columns[part].to_numpy() for part in parts))
@@ -227,7 +226,7 @@ def _problems(table: pa.Table) -> pa.Table:
 
 
 def _counts(column: pa.ChunkedArray, prefix: str) -> dict[str, pa.ChunkedArray]:
-    """The numbers in a column of structs: those that `Usage` counts in whole numbers, others NaN where not known."""
+    """The numbers in a column of structs: integers where `Usage` counts in integers, else floats, NaN if not known."""
     flat: dict[str, pa.ChunkedArray] = {}
     for field, values in zip(column.type, column.flatten(), strict=True):
         name = prefix + field.name
@@ -240,20 +239,21 @@ def _counts(column: pa.ChunkedArray, prefix: str) -> dict[str, pa.ChunkedArray]:
     return flat
 
 
-_AGGREGATE: dict[str, Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], Any]] = {
-    "last": lambda values, starts, lengths: values[starts + lengths - 1],
-    "min": lambda values, starts, lengths: np.minimum.reduceat(values, starts),
-    "prod": lambda values, starts, lengths: np.multiply.reduceat(values, starts),
-    "mean": lambda values, starts, lengths: np.add.reduceat(values, starts) / lengths,
+_Array = np.ndarray[Any, Any]
+_AGGREGATE: dict[Aggregation, Callable[[_Array, _Array, _Array], _Array]] = {
+    "last": lambda scores, starts, lengths: scores[starts + lengths - 1],
+    "min": lambda scores, starts, lengths: np.minimum.reduceat(scores, starts),
+    "prod": lambda scores, starts, lengths: np.multiply.reduceat(scores, starts),
+    "mean": lambda scores, starts, lengths: np.add.reduceat(scores, starts) / lengths,
+    "max": lambda scores, starts, lengths: np.maximum.reduceat(scores, starts),
 }
+"""`infer.core.tree.aggregate` of many candidates: their scores one after another, and where each one's lie."""
 
 
 def _candidates(table: pa.Table, path: Path) -> pa.Table:
     """One row a candidate, without its text. Raises UserError where candidates are not graded."""
     lists = table["candidates"].combine_chunks()
     lists = lists if isinstance(lists, pa.ListArray) else pa.concat_arrays(lists.chunks)
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    problem = np.repeat(np.arange(len(counts)), counts)
     names = [field.name for field in _CANDIDATE]
     cells = dict(zip(names, lists.flatten().flatten(), strict=True))
     if cells["group"].null_count:
@@ -261,26 +261,37 @@ def _candidates(table: pa.Table, path: Path) -> pa.Table:
             f"the candidates in {path} are not graded, as an older infer wrote them: "
             f"infer rescore {path.parent} --out NEW grades them"
         )
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else np.zeros(0, dtype=np.int64)
-    index = np.arange(len(problem)) - first[problem] if len(problem) else problem
-    chosen = pc.fill_null(table["chosen"], -1).to_numpy()
-    lengths = pc.fill_null(pc.list_value_length(cells["scores"]), 0).to_numpy(zero_copy_only=False)
-    values = cells["scores"].flatten().to_numpy(zero_copy_only=False)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else np.zeros(0, dtype=np.int64)
+    counts = _lengths(lists)
+    index = np.arange(counts.sum()) - np.repeat(_starts(counts), counts)  # within its problem
+    chosen = np.repeat(pc.fill_null(table["chosen"], -1).to_numpy(), counts)
+    lengths = _lengths(cells["scores"])
     scored = lengths > 0
+    scores = cells["scores"].flatten().to_numpy(zero_copy_only=False)
     columns: dict[str, Any] = {
         "num_tokens": cells["num_tokens"].to_numpy().astype(np.int32),
         "depth": pc.list_value_length(cells["address"]).to_numpy(zero_copy_only=False).astype(np.int16),
         "finished": cells["finished"],
         "correct": pc.fill_null(cells["correct"].cast(pa.uint8()).cast(pa.float32()), np.nan),
         "group": cells["group"].cast(pa.int32()),
-        "chosen": index == chosen[problem],
+        "chosen": index == chosen,
         "passes": lengths.astype(np.int32),
     }
-    for how, reduce in _AGGREGATE.items():
-        scores = np.full(len(lengths), np.nan)
+    for how, combine in _AGGREGATE.items():
+        values = np.full(len(lengths), np.nan)
         if scored.any():
-            scores[scored] = reduce(values, starts[scored], lengths[scored])
-        columns[f"score_{how}"] = scores
+            values[scored] = combine(scores, _starts(lengths)[scored], lengths[scored])
+        columns[f"score_{how}"] = values
     columns["logprob"] = pc.fill_null(cells["logprob"], np.nan)
     return pa.table(columns)
+
+
+def _lengths(lists: pa.Array) -> _Array:
+    """The number of items in each list; 0 for null."""
+    counts: _Array = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return counts
+
+
+def _starts(lengths: _Array) -> _Array:
+    """Where each list begins when all are laid end to end."""
+    starts: _Array = np.cumsum(lengths) - lengths
+    return starts

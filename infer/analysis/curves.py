@@ -1,9 +1,9 @@
 """Accuracy against cost: curves, frontiers, the best configuration for a budget, differences at equal cost.
 
-All of it rests on two tables, [problems, configurations]: how often each problem was solved, and what that cost on
-average. Bands come from resampling problems, with accuracy and cost of all configurations resampled together, so they
-hold for comparisons too. A frontier is the best of several noisy numbers and so lies a little high; the share of
-resamples in which a configuration is the best says how far to trust it.
+All of it rests on two tables, [problems, configurations]: how often each problem was solved, and its mean cost. Bands
+come from resampled problems. Accuracy and cost of all configurations are resampled together, so the bands hold for
+comparisons too. A frontier is the best of several noisy numbers and therefore lies a little high; the share of
+resamples in which a configuration is the best shows how far to trust it.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What configurations did on the problems that all of them have, averaged over runs: [problems, configurations]."""
+    """Results on the problems that all configurations have, averaged over runs: [problems, configurations]."""
 
     correct: pd.DataFrame
     cost: pd.DataFrame
     unit: str
     left_out: int = 0
-    """Problems that not all configurations have."""
+    """Number of problems that some configuration lacks."""
 
     def __add__(self, other: "Outcomes") -> "Outcomes":
-        """Both side by side."""
+        """The configurations of both. Raises ValueError for different units, UserError without a problem in common."""
         if self.unit != other.unit:
             raise ValueError(f"costs in {self.unit} and in {other.unit} do not compare")
         correct = pd.concat([self.correct, other.correct], axis=1)
@@ -41,7 +41,7 @@ class Outcomes:
 
 
 def outcomes(runs: Runs, unit: str = "tokens") -> Outcomes:
-    """The configurations as they were run. Raises UserError where they have no graded problem in common."""
+    """The outcomes of the configurations as run. Raises UserError where they have no graded problem in common."""
     problems = runs.problems
     frame = pd.DataFrame(
         {
@@ -60,12 +60,12 @@ def outcomes(runs: Runs, unit: str = "tokens") -> Outcomes:
 
 
 def sampled(runs: Runs, hows: Sequence[How], ks: Sequence[int] | None = None, unit: str = "tokens") -> Outcomes:
-    """What k of each run's samples would have given, as configurations named `<configuration>, <how>@<k>`.
+    """The outcomes of k of each run's samples, as configurations named `<configuration>, <how>@<k>`.
 
-    The cost is k / n of what the n samples cost: exact in expectation for what each sample costs apart (tokens,
-    verifier passes), and an approximation for what they share. pass@k and majority votes need no verifier and are not
-    charged its passes, FLOPs, bytes and eFLOPs; seconds and dollars can't be told apart and are both models'. A k above
-    some problem's number of samples is left out.
+    The cost is k / n of the cost of the n samples: exact in expectation for costs that each sample has of its own
+    (tokens, verifier passes), an approximation for costs that they share. pass@k and majority votes need no verifier
+    and are not charged its passes, FLOPs, bytes and eFLOPs. Seconds and dollars can't be split by model, so they
+    include the verifier. A k above some problem's number of samples is left out. Raises UserError where every k is.
     """
     whole, free = runs.cost(unit), _without_verifier(runs, unit)
     names = runs.problems["configuration"].astype(str)
@@ -87,7 +87,7 @@ def sampled(runs: Runs, hows: Sequence[How], ks: Sequence[int] | None = None, un
 
 
 def families(runs: Runs) -> dict[str, list[str]]:
-    """Configurations that differ in nothing but budget and whole-number options, such as n: the points of one curve."""
+    """Groups the configurations that differ only in budget and whole-number options, such as n: points of one curve."""
     configs = [record["config"] for record in runs.records.values()]
     reduced = []
     for config in configs:
@@ -102,7 +102,7 @@ def families(runs: Runs) -> dict[str, list[str]]:
 
 
 def curve(of: Outcomes, confidence: float = 0.95) -> pd.DataFrame:
-    """Each configuration's cost and accuracy with their intervals, in the order of cost."""
+    """Cost and accuracy of each configuration with their intervals, sorted by cost."""
     rows = []
     for name in of.correct.columns:
         accuracy = share(of.correct[name], of.correct.index, confidence)
@@ -115,11 +115,12 @@ def curve(of: Outcomes, confidence: float = 0.95) -> pd.DataFrame:
 def frontier(
     of: Outcomes, *, points: int = 200, confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The configurations that no other beats, and what one can get for each cost, with its band.
+    """The configurations that no other beats, and the best accuracy at each cost, with its band.
 
-    The first table: cost and accuracy of those that are not dominated (none is at most as dear and at least as
-    accurate, and better in one), and `chosen`, the share of resamples in which they are not. The second: on `points`
-    costs and those of the configurations, the accuracy of the best that costs no more, a step function, and its band.
+    A configuration is dominated if another is at most as dear and at least as accurate, and better in one of the two.
+    The first table has cost and accuracy of those that are not dominated, and `chosen`: the share of resamples in which
+    they are not. The second is a step function: at `points` costs, and at those of the configurations, the accuracy of
+    the best configuration that costs no more, and its band.
     """
     accuracy, cost = _resampled(of, draws, seed)
     centre, price = of.correct.mean().to_numpy(), of.cost.mean().to_numpy()
@@ -135,7 +136,7 @@ def frontier(
     positive = price[price > 0]
     if len(positive) == len(price) and price.min() < price.max():
         grid = np.geomspace(price.min(), price.max(), points)
-        grid[0], grid[-1] = price.min(), price.max()  # not a rounding beside the points
+        grid[0], grid[-1] = price.min(), price.max()  # exactly, without rounding
     else:
         grid = np.linspace(price.min(), price.max(), points)
     grid = np.union1d(grid, price)  # the line steps up where a configuration is
@@ -148,8 +149,8 @@ def frontier(
 def allocation(of: Outcomes, budgets: Sequence[float], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """The most accurate configuration whose mean cost is within each budget (as in Kinetics, 2506.05333, section 3).
 
-    `chosen` is the share of resamples in which the same one is the best; `runner_up` the one that is next most often.
-    A budget that affords none has no configuration.
+    `chosen` is the share of resamples in which the same configuration is the best. `runner_up` is the other one that
+    is the best most often. A budget below all costs has no configuration.
     """
     accuracy, cost = _resampled(of, draws, seed)
     centre, price = of.correct.mean().to_numpy(), of.cost.mean().to_numpy()
@@ -160,7 +161,7 @@ def allocation(of: Outcomes, budgets: Sequence[float], *, draws: int = 2000, see
             rows.append((budget, None, np.nan, np.nan, np.nan, None))
             continue
         best = _best(centre, price, budget)
-        # in each resample the best of those that are affordable in it
+        # the best of those that are affordable in each resample
         wins = np.where(cost <= budget, accuracy, -1.0)
         wins += 1e-9 * (cost == np.where(wins == wins.max(axis=1, keepdims=True), cost, np.inf).min(axis=1)[:, None])
         counts = np.bincount(wins.argmax(axis=1), minlength=len(names)) / len(wins)
@@ -180,11 +181,11 @@ def at_equal_cost(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Family `b` minus family `a` at the same cost, on the same problems, with a band of resampled problems.
+    """The accuracy of family `b` minus that of family `a` at the same cost and problems, with a bootstrap band.
 
-    Between two configurations a family's accuracy is taken as linear in cost: what drawing one of the two at random
-    gives. It does not fall where more is spent: a dearer but worse configuration is passed over. Above its dearest
-    configuration it stays; below its cheapest it is not a number. `costs`: by default 20 in the range of both.
+    Between two configurations a family's accuracy is linear in cost: the mean of drawing one of the two at random. It
+    never falls as cost grows: a dearer but worse configuration is skipped. It is constant above the dearest
+    configuration and NaN below the cheapest. `costs`: by default 20 in the range that both families cover.
     """
     accuracy, cost = _resampled(of, draws, seed)
     everything = [*of.correct.columns]
@@ -206,7 +207,7 @@ def at_equal_cost(
 
 
 def _without_verifier(runs: Runs, unit: str) -> pd.Series:
-    """What the generator alone cost each problem, in the units for which the two models can be told apart."""
+    """Each problem's cost without the verifier, in units that are counted for each model; else its whole cost."""
     cost = runs.cost(unit)
     if unit in ("prm", "passes"):
         return 0 * cost
@@ -222,7 +223,7 @@ def _without_verifier(runs: Runs, unit: str) -> pd.Series:
 
 
 def _verifier_intensity(facts: dict[str, Any]) -> float:
-    """What the verifier's bytes were weighed with in its eFLOPs; NaN where the run does not say."""
+    """The FLOPs that a byte of the verifier counts as in its eFLOPs; NaN where the run has no record of it."""
     hardware, verifier = facts.get("hardware"), facts.get("verifier") or {}
     if hardware is None or "dtype" not in verifier:
         return np.nan
@@ -244,7 +245,7 @@ def _resampled(of: Outcomes, draws: int, seed: int) -> tuple[Array, Array]:
 
 
 def _undominated(cost: Array, accuracy: Array) -> Array:
-    """For each row of configurations, those that no other beats in one and equals or beats in the other."""
+    """A mask of each row's configurations: those that no other beats in one and equals or beats in the other."""
     order = np.lexsort((-accuracy, cost), axis=-1)
     ordered = np.take_along_axis(accuracy, order, 1)
     before = np.maximum.accumulate(np.pad(ordered, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1)[:, :-1]
@@ -257,7 +258,7 @@ def _undominated(cost: Array, accuracy: Array) -> Array:
 
 
 def _envelope(cost: Array, accuracy: Array, grid: Array) -> Array:
-    """For each row, the best accuracy that costs at most as much; the cheapest one's where nothing does."""
+    """The best accuracy of each row at no more than each cost; below all costs, that of the cheapest."""
     order = np.argsort(cost, axis=1, kind="stable")
     costs = np.take_along_axis(cost, order, 1)
     best = np.maximum.accumulate(np.take_along_axis(accuracy, order, 1), axis=1)
@@ -269,7 +270,7 @@ def _envelope(cost: Array, accuracy: Array, grid: Array) -> Array:
 
 
 def _best(accuracy: Array, cost: Array, budget: float) -> int:
-    """The most accurate within the budget; of equals the cheapest."""
+    """Index of the most accurate configuration within the budget; of equals the cheapest."""
     affordable = np.flatnonzero(cost <= budget)
     return int(affordable[np.lexsort((cost[affordable], -accuracy[affordable]))[0]])
 

@@ -1,7 +1,7 @@
 """Means over problems with intervals, and paired differences.
 
-Problems are what is sampled: several runs or seeds of one problem say more about that problem, not about others. All
-intervals are clustered by problem, each problem weighing the same (Miller 2411.00640, section 2.2).
+The problems are the sample: more runs or seeds of one problem add knowledge of that problem, not of others. All
+intervals are clustered by problem, and each problem weighs the same (Miller 2411.00640, section 2.2).
 """
 
 import math
@@ -29,7 +29,7 @@ class Estimate:
     """Clusters: problems with at least one value."""
     values: int
     missing: int
-    """Values that are not a number, such as pass@k of fewer than k samples. They are left out, not counted as zero."""
+    """Number of NaN values, such as pass@k of fewer than k samples. They are left out, not counted as zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Difference:
 def share(
     values: Any, problems: Any, confidence: float = 0.95, *, weigh: Literal["problems", "values"] = "problems"
 ) -> Estimate:
-    """The mean of values in [0, 1], with Wilson's interval at the size that the clusters are worth.
+    """The mean of values in [0, 1], with Wilson's interval at the effective sample size.
 
     The effective size is p (1 - p) / s^2, with s the standard error clustered by problem, corrected for the degrees of
-    freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). It is at least the
-    number of problems where these weigh the same, since no share varies more than a coin of its mean: with one answer
-    to each problem this is Wilson's interval itself, that of `core.tally.wilson`. Where all values are 0 or all are
-    1, s tells nothing: each problem counts as one observation. All of [0, 1] without any value. With `weigh` "values"
-    each value weighs the same, and s is the ratio estimator's.
+    freedom of s (Korn and Graubard 1998, with Wilson's interval in place of Clopper and Pearson's). Where problems
+    weigh the same, it is at least their number, since no share varies more than a coin with its mean. With one answer
+    to each problem this is Wilson's interval itself, as in `core.tally.wilson`. Where all values are 0 or all are 1, s
+    is zero, and each problem counts as one observation. Without any value the interval is [0, 1]. With `weigh` "values"
+    each value weighs the same, and s is that of the ratio estimator.
     """
     sums, counts, missing = _clusters(values, problems)
     clusters = len(counts)
@@ -84,7 +84,7 @@ def share(
 
 
 def mean(values: Any, problems: Any, confidence: float = 0.95) -> Estimate:
-    """The mean of values of any size, such as costs, with Student's interval over the problems' means."""
+    """The mean of values of any size, such as costs, with Student's interval over the means of the problems."""
     sums, counts, missing = _clusters(values, problems)
     means = sums / counts
     centre = float(means.mean()) if len(means) else math.nan
@@ -96,7 +96,7 @@ def mean(values: Any, problems: Any, confidence: float = 0.95) -> Estimate:
 
 
 def accuracy(runs: Runs, by: str | list[str] = "configuration", confidence: float = 0.95) -> pd.DataFrame:
-    """The share of problems solved, for each value of one or several columns of `runs.problems`."""
+    """The share of solved problems, for each value of one or several columns of `runs.problems`."""
     columns = [by] if isinstance(by, str) else by
     rows = []
     for key, part in runs.problems.groupby(columns, observed=True, sort=False):
@@ -106,11 +106,11 @@ def accuracy(runs: Runs, by: str | list[str] = "configuration", confidence: floa
 
 
 def reliability(score: Any, correct: Any, problems: Any, bins: int = 10, confidence: float = 0.95) -> pd.DataFrame:
-    """The share of candidates that is right, in bins of their score in [0, 1]; those without either are left out.
+    """The share of right candidates in bins of their score in [0, 1]; those without score or verdict are left out.
 
-    One row a bin that is not empty: score (its mean), mean, low, high (share right, clustered by problem, each
-    candidate weighing the same), size (share of all candidates), left, right (edges). The expected calibration error
-    is `(size * |mean - score|).sum()`.
+    One row for each bin that is not empty: score (its mean), mean, low, high (share right, clustered by problem; each
+    candidate weighs the same), size (share of all candidates), left, right (edges). The expected calibration error is
+    `(size * |mean - score|).sum()`.
     """
     scores, right = np.asarray(score, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     known = ~(np.isnan(scores) | np.isnan(right))
@@ -126,7 +126,7 @@ def reliability(score: Any, correct: Any, problems: Any, bins: int = 10, confide
 
 
 def auroc(score: Any, correct: Any) -> float:
-    """The chance that a right candidate scores above a wrong one, ties counting half; NaN without one of each."""
+    """The probability that a right candidate scores above a wrong one, ties count half; NaN without one of each."""
     from scipy.stats import rankdata
 
     scores, right = np.asarray(score, dtype=np.float64), np.asarray(correct, dtype=np.float64)
@@ -150,12 +150,12 @@ def compare(
 ) -> Difference:
     """Configuration `b` against configuration `a`, problem by problem.
 
-    `low` and `high` are Bonett and Price's interval (2012, eq. 3), that of the differences with one problem more that
-    only `a` solves and one that only `b` does: without, two configurations that agree on all problems would seem known
-    to be equal. With few problems that only one solves it is a little wide; what lies beyond [-1, 1] is cut off. The
-    bootstrap has no such remedy.
-    The costs of both are told, since a difference at unequal cost says little: `infer.analysis.curves.at_equal_cost`
-    compares families of configurations there. Raises UserError for a configuration that is not there.
+    `low` and `high` are Bonett and Price's interval (2012, eq. 3): that of the differences with two problems added, one
+    that only `a` solves and one that only `b` solves. Without them, the interval would have no width where both agree
+    on all problems; the bootstrap's has none there. It is a little wide where few problems are solved by only one of
+    the two. It is cut off at [-1, 1].
+    The result has both costs, since a difference at unequal cost means little: `infer.analysis.curves.at_equal_cost`
+    compares families of configurations at the same cost. Raises UserError for an unknown configuration.
     """
     means = []
     costs = []
@@ -184,7 +184,7 @@ def compare(
 
 
 def paired(differences: Sequence[float] | Array, confidence: float = 0.95) -> tuple[float, float]:
-    """Bonett and Price's interval (2012, eq. 3) of a mean of differences in [-1, 1], one for each problem."""
+    """Bonett and Price's interval (2012, eq. 3) for the mean of differences in [-1, 1], one for each problem."""
     more = np.append(np.asarray(differences, dtype=np.float64), [1.0, -1.0])
     z, _ = _quantiles(confidence, len(more))
     middle, half = float(more.mean()), z * float(more.std()) / math.sqrt(len(more))
@@ -192,20 +192,20 @@ def paired(differences: Sequence[float] | Array, confidence: float = 0.95) -> tu
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p-value of so many problems solved by one side only."""
+    """The exact two-sided p-value for the numbers of problems that only one side solved."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def resamples(problems: int, draws: int, seed: int = 0) -> Array:
-    """Bootstrap over problems: the weight of each problem in each draw, [draws, problems], rows summing to one."""
+    """Bootstrap over problems: the weight of each problem in each draw, [draws, problems]; each row sums to one."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(problems, np.full(problems, 1 / problems), draws) / problems
 
 
 def percentiles(values: Array, confidence: float = 0.95, axis: int = 0) -> tuple[Any, Any]:
-    """The central interval of bootstrap values; those that are not a number are left out."""
+    """The central interval of bootstrap values; NaN values are left out."""
     tail = (1 - confidence) / 2
     if np.isnan(values).any():
         with np.errstate(all="ignore"):
@@ -216,7 +216,7 @@ def percentiles(values: Array, confidence: float = 0.95, axis: int = 0) -> tuple
 
 
 def _clusters(values: Any, problems: Any) -> tuple[Array, Array, int]:
-    """For each problem with values their sum and their number; and how many are missing in all."""
+    """Sum and number of the values of each problem that has some, and the number of missing values in all."""
     array = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(array)
     codes = pd.factorize(np.asarray(problems)[known])[0]

@@ -4,8 +4,8 @@
     log-linear   accuracy = a + b log10(cost)
     saturating   accuracy = top - (scale / cost)^alpha
 
-The points of a curve that was measured on one set of problems err together, so an interval from their scatter alone is
-too narrow: give `replicates`, the same curve on resampled problems (`infer.analysis.curves`).
+The errors of a curve's points are correlated, since all were measured on the same problems. An interval from their
+scatter alone is too narrow: give `replicates`, the same curve on resampled problems (`infer.analysis.curves`).
 """
 
 import io
@@ -25,29 +25,29 @@ from infer.errors import UserError
 Array = np.ndarray[Any, Any]
 
 FAR = 1e3
-"""A residual that no fit has: where a law can't be computed."""
+"""The residual where a law can't be computed: larger than in any fit."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """A function of one or several columns, [columns, points] -> [points], of named parameters."""
+    """A function of one or several columns, [columns, points] -> [points], with named parameters."""
 
     name: str
     formula: str
     parameters: tuple[str, ...]
     function: Callable[[Array, Array], Array]
     starts: Callable[[Array, Array], list[list[float]]]
-    """Where the fit begins, given the points; the best end counts."""
+    """The parameters from which the fit starts, given the points; the best result counts."""
     positive: tuple[str, ...] = ()
     most: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """What parameters can be at most."""
+    """Upper bounds of parameters."""
     huber: float | None = None
-    """Fit log y with Huber's loss of this threshold; None: y by least squares."""
+    """Threshold of Huber's loss, by which log y is fitted; None: y is fitted by least squares."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law. `intervals` are of `confidence`; `r2` is 1 - residual / total sum of squares of y itself."""
+    """A fitted law. `confidence` is the level of `intervals`; `r2` is 1 - residual / total sum of squares of y."""
 
     law: Law
     parameters: dict[str, float]
@@ -58,7 +58,7 @@ class Fit:
     _vector: Array = field(repr=False)
 
     def __call__(self, *x: Any) -> Array:
-        """What the law says at these points."""
+        """The law's values at these points."""
         return self.law.function(np.atleast_2d(np.asarray(x, dtype=np.float64)), self._vector)
 
 
@@ -109,12 +109,12 @@ def fit(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> Fit:
-    """Fits a law to points. `x`: one row a column of the law, [columns, points] or [points]; `y`: [points].
+    """Fits a law to points. `x`: one row for each column of the law, [columns, points] or [points]; `y`: [points].
 
-    Intervals: with `replicates` [draws, points], the central ones of the law fitted to each; with `bootstrap`, to so
-    many resamples of the points; else by the delta method with Student's t, for positive parameters on their logarithm,
-    and cut off at what a parameter can be at most. Raises UserError with fewer points than parameters, or where nothing
-    fits.
+    With `replicates` [draws, points], the law is fitted to each, and intervals are the central ones of these fits. With
+    `bootstrap`, it is fitted to that many resamples of the points. Else intervals are those of the delta method with
+    Student's t, on the logarithm of positive parameters, cut off at upper bounds. Raises UserError with fewer points
+    than parameters, or where nothing fits.
     """
     points = np.atleast_2d(np.asarray(x, dtype=np.float64))
     values = np.asarray(y, dtype=np.float64)
@@ -137,7 +137,7 @@ def fit(
     else:
         half = _delta(*residual_jacobian, count, width, confidence)
         logged, most = _logged(law), _most(law)
-        with np.errstate(over="ignore"):  # without degrees of freedom they are infinite
+        with np.errstate(over="ignore"):  # without degrees of freedom the intervals are infinite
             low = np.where(logged, best * np.exp(-half), best - half)
             high = np.minimum(np.where(logged, best * np.exp(half), best + half), most)
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(law.parameters)}
@@ -145,14 +145,14 @@ def fit(
 
 
 def fit_curve(law: Law, of: Outcomes, configurations: Sequence[str], *, draws: int = 200, seed: int = 0) -> Fit:
-    """A law fitted to the mean cost and accuracy of these configurations, with intervals from resampled problems."""
+    """Fits a law to the mean cost and accuracy of these configurations, with intervals from resampled problems."""
     correct, cost = of.correct[list(configurations)], of.cost[list(configurations)].mean()
     weights = resamples(len(correct), draws, seed)
     return fit(law, cost, correct.mean(), replicates=weights @ correct.to_numpy())
 
 
 def parscale_losses() -> pd.DataFrame:
-    """The 48 published losses: dataset, parameters, streams, loss (source in the file's head)."""
+    """The 48 published losses: dataset, parameters, streams, loss (the file's first lines name the source)."""
     text = (files("infer.analysis") / "data" / "parscale.csv").read_text(encoding="utf-8")
     return pd.read_csv(io.StringIO(text), comment="#")
 
@@ -161,11 +161,11 @@ PARSCALE_PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "stack-v2-python": {"k": 0.39, "r2": 0.9978},
     "pile": {"k": 0.33, "r2": 0.9987},
 }
-"""What the paper says of its fits (section 3.2, figure 2)."""
+"""The paper's own values for its fits (section 3.2, figure 2)."""
 
 
 def _minimize(law: Law, x: Array, y: Array, starts: Sequence[Sequence[float]]) -> tuple[Array, tuple[Array, Array]]:
-    """The best parameters; residuals and Jacobian there, by the logarithm of those that are positive."""
+    """The best parameters, with residuals and Jacobian there; positive parameters are varied on their logarithm."""
     from scipy.optimize import least_squares
 
     logged, most = _logged(law), _most(law)

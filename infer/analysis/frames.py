@@ -4,10 +4,9 @@
     runs.problems      # answers, correctness, usage and the run's settings
     runs.candidates()  # every trajectory: tokens, score, class of its answer, correctness
 
-The first reading of a run parses `solutions.jsonl` and leaves `.analysis/*.parquet` beside it: the columns without the
-texts, with every candidate graded and sorted into classes of equal answers. Later readings take only the columns they
-need from there, as long as size and time of `solutions.jsonl` are the same. A folder that can't be written is read
-anew each time.
+The first reading of a run parses `solutions.jsonl` and stores its columns without the texts in `.analysis/*.parquet`
+beside it. Later readings take only the columns they need from there, as long as size and time of `solutions.jsonl` are
+the same. Where the folder can't be written, each reading parses again.
 """
 
 import json
@@ -29,25 +28,26 @@ from infer.errors import UserError, nearest
 from infer.runs.run import load_record
 
 SETTINGS = ("model", "prm", "strategy", "options", "budget", "seed", "evalset")
-"""Columns of every problem that say how its run was configured, besides `run` and `configuration`."""
+"""Columns of every problem with the settings of its run, besides `run` and `configuration`."""
 
 UNNAMED = ("strategy", "on", "evalset", "template.user", "template.system")
-"""Settings that are not part of a configuration's label, although configurations that differ in them differ."""
+"""Settings that a configuration's label leaves out, although they make configurations differ."""
 
 COLUMNS = ("num_tokens", "finished", "correct", "group", "score")
 """Columns of `Runs.candidates` unless others are asked for."""
 
 UNITS = {"tokens": "generated", "prm": "passes", "seconds": "seconds"}
-"""Units of cost by the names that budgets have, and the column that counts them."""
+"""Units of cost as budgets name them, and the column that counts each."""
 
 
 @dataclass(frozen=True)
 class Runs:
     """Several runs, of any models, strategies, budgets and seeds.
 
-    `runs`: indexed by the run's name; its settings and `configuration`, a short label that runs share which differ in
-    nothing but their seed. `problems`: one row a problem of a run, with `correct` (1, 0, or NaN without a reference),
-    `samples` (how many candidates) and one column for each count of `usage`. `records`: each run's `run.json`.
+    `runs` has one row for each run, indexed by its name: its settings and `configuration`, a short label that is the
+    same for runs that differ only in their seed. `problems` has one row for each problem of each run, with `correct`
+    (1, 0, or NaN without a reference), `samples` (number of candidates) and one column for each count of `usage`.
+    `records` has each run's `run.json`.
     """
 
     runs: pd.DataFrame
@@ -60,8 +60,8 @@ class Runs:
 
         Columns: `num_tokens`; `depth` (1: sampled from the prompt in one piece); `finished`; `correct` (1, 0, NaN);
         `group` (class of equal answers within the problem, -1 without an answer); `chosen`; `passes` (steps scored);
-        `score_last`, `score_min`, `score_prod`, `score_mean` and `logprob` (NaN where there is none); `score`: the one
-        of these that the run itself aggregated by.
+        `score_last`, `score_min`, `score_prod`, `score_mean`, `score_max` and `logprob` (NaN where there is none);
+        `score`: the one of these that the run itself aggregated by.
         """
         aggregations = self.runs["aggregation"].to_numpy()
         wanted = [name for name in columns if name != "score"]
@@ -91,9 +91,9 @@ class Runs:
         return pd.DataFrame(frame[["problem", *columns]])
 
     def cost(self, unit: str = "tokens") -> pd.Series:
-        """What each problem's solution used, in a unit of budgets (tokens, prm, seconds) or any column of usage.
+        """The cost of each problem's solution, in a unit of budgets (tokens, prm, seconds) or any column of usage.
 
-        Raises UserError for a unit that no run counts.
+        NaN where it is not known. Raises UserError for a unit that no run counts.
         """
         column = UNITS.get(unit, unit)
         counted = usage_columns(self.problems)
@@ -115,7 +115,7 @@ class Runs:
 
 
 def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
-    """Reads run folders, each once; a torn last line is left out, and of two solutions of a problem the first counts.
+    """Reads run folders, each once. A torn last line is left out; of two solutions of a problem the first counts.
 
     Raises UserError for a folder that is no run, a run of another format version, or a line that is no solution.
     """
@@ -124,7 +124,7 @@ def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
         raise UserError("no runs to read: name at least one run folder")
     records = [load_record(folder) for folder in folders]
     names = _names(folders)
-    tables = columns.load(folders, cache=cache)
+    tables = [columns.load(folder, cache=cache) for folder in folders]
     problems = []
     for name, (table, _) in zip(names, tables, strict=True):
         frame = table.to_pandas()
@@ -136,7 +136,7 @@ def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
 def assemble(
     records: dict[str, dict[str, Any]], problems: Sequence[pd.DataFrame], parts: Sequence[Path | pa.Table]
 ) -> Runs:
-    """`Runs` from the records, the problems and the candidates of each run."""
+    """Makes `Runs` from the record, the problems and the candidates of each run."""
     runs = settings(records)
     whole = pd.concat([frame for frame in problems if len(frame)] or problems[:1], ignore_index=True)
     whole["run"] = pd.Categorical(whole["run"], categories=list(records))
@@ -148,7 +148,7 @@ def assemble(
 
 
 def settings(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """One row a run: its settings as plain values, the label of its configuration, and its score's aggregation."""
+    """One row for each run: its settings as plain values, its configuration's label, and how it aggregates scores."""
     rows = []
     for name, record in records.items():
         config = record["config"]
@@ -174,10 +174,10 @@ def settings(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """A short name for each configuration: the strategy, and of all other settings but the seed those that vary.
+    """A short name for each configuration: the strategy, and all settings but the seed that vary.
 
-    A setting that some of them lack, since their version of infer did not have it yet, tells none apart; how solutions
-    were judged again (`rescored`) does.
+    A setting that some of them lack is ignored: their version of infer did not have it yet. The exception is
+    `rescored`, how solutions were judged again. Configurations that still share a name are numbered.
     """
     flat = [_flat({"rescored": {}, **config}) for config in configs]
     for settings in flat:
@@ -202,7 +202,7 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
                 parts.append(value if short in ("model", "budget", "choose") else f"{short}={value}")
         names.append(" ".join(parts))
         keys.append(tuple(settings[key] for key in sorted(shared[strategy])))
-    numbers: dict[str, dict[tuple[str, ...], int]] = {}  # for what the names do not tell apart
+    numbers: dict[str, dict[tuple[str, ...], int]] = {}  # of configurations with the same name
     for name, values in zip(names, keys, strict=True):
         numbers.setdefault(name, {}).setdefault(values, len(numbers[name]) + 1)
     ordinals = [numbers[name][values] for name, values in zip(names, keys, strict=True)]
@@ -210,14 +210,14 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def usage_columns(problems: pd.DataFrame) -> list[str]:
-    """The columns of `problems` that count what was spent, and know it for some problem."""
+    """The columns of `problems` that count costs, and have a value for some problem."""
     told = {"correct", "chosen", "samples", "finished", *SETTINGS}
     numbers = [name for name in problems.select_dtypes("number").columns if name not in told]
     return [name for name in numbers if problems.empty or problems[name].notna().any()]
 
 
 def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregation:
-    """What makes step scores into one: as the solutions were judged last, else as the strategy did, or its verifier."""
+    """How step scores become one: by the latest rescoring, else the strategy's options, else the verifier's default."""
     judged = (config.get("rescored") or {}).get("aggregation")
     found: Aggregation = (
         judged or (config.get("options") or {}).get("aggregation") or verifier.get("aggregation") or "last"
@@ -226,7 +226,7 @@ def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregat
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names where they differ, else their paths."""
+    """The name of each folder if no other has the same, else its path."""
     short = [folder.resolve().name for folder in folders]
     return [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
 

@@ -1,21 +1,23 @@
 """The traces published with Kinetics (arXiv 2506.05333), as runs.
 
-One JSONL file for each model and kind of attention (https://huggingface.co/datasets/InfiniAILab/Kinetics-generations):
-a line of metadata, then one line a sample, `query` (the problem), `choices` (a list with the reference), `prediction`
-(a list with the model's text) and `score` (0 or 100). Samples of one problem repeat its `query`. The files say nothing
-of tokens: give a function that counts them.
+There is one JSONL file for each model and kind of attention
+(https://huggingface.co/datasets/InfiniAILab/Kinetics-generations). The first line holds metadata. Each other line is a
+sample: `query` (the problem), `choices` (a list with the reference), `prediction` (a list with the model's text) and
+`score` (0 or 100). Samples of one problem repeat its `query`. The files have no token counts: give a function that
+counts them.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from infer.analysis.frames import Runs, assemble
+from infer.core.tree import Aggregation
 from infer.errors import UserError
 from infer.evalsets.graders.mathematics import extract, normalize
 
@@ -23,11 +25,11 @@ from infer.evalsets.graders.mathematics import extract, normalize
 def read_kinetics(
     path: str | Path, *, model: str | None = None, count_tokens: Callable[[str], int] | None = None
 ) -> Runs:
-    """A file of traces as one run of independent samples: correctness is the file's own score.
+    """Reads a file of traces as one run of independent samples; correctness is the file's own score.
 
-    No answer was chosen, so `problems.correct` is not a number; `infer.analysis.at_k` says what k samples give. Without
-    `count_tokens` their tokens are not known. Answers are the same where their normalized texts are. Raises UserError
-    for a file that is not there, or a line that is not of this format.
+    No answer was chosen, so `problems.correct` is NaN; `infer.analysis.at_k` gives the accuracy of k samples. Without
+    `count_tokens` token counts are NaN. Answers are equal if their normalized texts are. Raises UserError for a file
+    that is missing or empty, or a line that is not of this format.
     """
     path = Path(path)
     metadata: dict[str, Any] = {}
@@ -61,7 +63,7 @@ def read_kinetics(
             answer = extract(text)
             groups.append(-1 if answer is None else classes.setdefault(normalize(answer), place))
             tokens.append(count_tokens(text) if count_tokens else np.nan)
-            correct.append(float(score >= 1))  # 1 for 100 in some files: the authors' own script takes both
+            correct.append(float(score >= 1))  # some files have 1 for 100: the authors' own script takes both
         problems.append(
             {
                 "run": path.stem,
@@ -89,7 +91,7 @@ def read_kinetics(
             "group": np.array(groups, dtype=np.int32),
             "chosen": np.zeros(size, dtype=bool),
             "passes": np.zeros(size, dtype=np.int32),
-            **{f"score_{how}": unknown for how in ("last", "min", "prod", "mean")},
+            **{f"score_{how}": unknown for how in get_args(Aggregation)},
             "logprob": unknown,
         }
     )

@@ -1,6 +1,7 @@
 """The report's pictures: one function each, from tables to a matplotlib figure.
 
-Colours are Okabe and Ito's, told apart with every kind of colour vision; markers and line styles say the same again.
+Colours are Okabe and Ito's, which people with any kind of colour vision can distinguish. Markers, line styles and
+hatches repeat the distinction.
 """
 
 import io
@@ -51,14 +52,14 @@ UNIT_NAMES = {
 }
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST = 8
-"""Configurations that one picture tells apart."""
+"""Configurations that one picture shows at most, each with its own colour and marker."""
 
 NUMBERED = 12
 """Configurations on a frontier that the legend names."""
 
 
 def curves(points: pd.DataFrame, families: Mapping[str, Sequence[str]], unit: str) -> Figure:
-    """Accuracy against cost: `points` as of `infer.analysis.curve`, a line with its band for each family."""
+    """Accuracy against cost: `points` come from `infer.analysis.curve`; each family is a line with its band."""
     figure, axes = _figure(7.2, 4.4)
     known = points.set_index("configuration")
     alpha = 0.15 if len(families) <= 4 else 0.08  # many bands lie on one another
@@ -82,10 +83,10 @@ def curves(points: pd.DataFrame, families: Mapping[str, Sequence[str]], unit: st
 
 
 def frontier(everything: pd.DataFrame, best: pd.DataFrame, steps: pd.DataFrame, unit: str) -> Figure:
-    """All configurations, and what one can get for each cost: tables as of `curve` and `frontier`."""
+    """All configurations (a table of `curve`), and the best accuracy at each cost (the two tables of `frontier`)."""
     figure, axes = _figure(7.2, 4.4)
     others = everything[~everything["configuration"].isin(best["configuration"])]
-    if len(others):  # rings, which show on a numbered point too
+    if len(others):  # rings, which are visible around a numbered point too
         ring: dict[str, Any] = {"color": "#999999", "fillstyle": "none", "markersize": 9, "clip_on": False}
         axes.plot(others["cost"], others["accuracy"], "o", **ring, zorder=6, label="beaten by another")
     low, high = steps["low"], steps["high"]
@@ -103,12 +104,12 @@ def frontier(everything: pd.DataFrame, best: pd.DataFrame, steps: pd.DataFrame, 
 
 
 def numbers(best: pd.DataFrame) -> pd.Series:
-    """What the configurations on a frontier are numbered with; those in one place have one number."""
+    """The numbers of the configurations on a frontier; those with equal cost and accuracy share one."""
     return (~best.duplicated(["cost", "accuracy"])).cumsum()
 
 
 def samples(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
-    """What k of n samples give: for each configuration, by way of choosing, a table of k, mean, low and high."""
+    """Accuracy of k of n samples: for each configuration and way of choosing, a table of k, mean, low and high."""
     names = {
         "pass": "any of them is right (pass@k)",
         "weighted": "score-weighted vote",
@@ -142,7 +143,7 @@ def samples(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
 
 
 def levels(table: pd.DataFrame) -> Figure:
-    """Accuracy by level: columns level, configuration, mean, low, high."""
+    """Accuracy by level: a table with the columns level, configuration, mean, low, high."""
     shown = list(dict.fromkeys(table["configuration"]))[:MOST]
     names = list(dict.fromkeys(table["level"]))
     figure, axes = _figure(max(6.0, min(12.0, 1.2 + 0.16 * len(shown) * len(names) + 0.3 * len(names))), 3.8)
@@ -161,7 +162,7 @@ def levels(table: pd.DataFrame) -> Figure:
         )
         bars = axes.errorbar(place, part["mean"], reach, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5)
         for line in bars.get_children():
-            line.set_path_effects([withStroke(linewidth=2.4, foreground="white")])  # they cross a black bar too
+            line.set_path_effects([withStroke(linewidth=2.4, foreground="white")])  # visible on a black bar too
     room = int(12 * (figure.get_figwidth() - 1) / len(names))  # letters
     if max((len(word) for name in names for word in name.split()), default=1) <= room:
         axes.set_xticks(np.arange(len(names)), [_wrap(name, room) for name in names])
@@ -175,7 +176,7 @@ def levels(table: pd.DataFrame) -> Figure:
 
 
 def lengths(tables: Mapping[str, tuple[Array, Array]]) -> Figure:
-    """Histograms of the candidates' tokens: for each configuration, those of right and of wrong ones."""
+    """Histograms of the candidates' tokens: for each configuration, the numbers of right and of wrong ones."""
     figure, panels = _panels(len(tables), 3.5, 2.6)
     longest = max((int(part.max(initial=1)) for pair in tables.values() for part in pair), default=1)
     bins = np.linspace(0, longest, min(40, longest) + 1)
@@ -198,7 +199,7 @@ def lengths(tables: Mapping[str, tuple[Array, Array]]) -> Figure:
 
 
 def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Reliability diagrams: for each configuration, bins of the score with how many of them are right.
+    """Reliability diagrams: for each configuration, bins of the score with the share of right candidates.
 
     Columns: score (mean of the bin), mean, low, high (share right), size (share of candidates), left, right (edges).
     """
@@ -237,7 +238,7 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def spending(table: pd.DataFrame) -> Figure:
-    """Where the tokens went: configurations by row, kinds of tokens by column, per problem."""
+    """Tokens per problem by kind: configurations are rows, kinds are columns."""
     figure, axes = _figure(7.2, 1.3 + (0.42 if len(table) <= 10 else 0.28) * len(table))
     left = np.zeros(len(table))
     place = np.arange(len(table))[::-1]
@@ -264,7 +265,7 @@ def spending(table: pd.DataFrame) -> Figure:
 
 
 def render(figure: Figure, kind: Literal["svg", "png"], name: str = "figure") -> bytes:
-    """The figure as a file's content: the same bytes for the same figure. `name` keeps ids of several SVGs apart."""
+    """The content of the figure's file, the same bytes each time. `name` makes the ids in an SVG unique on a page."""
     buffer = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
@@ -272,7 +273,7 @@ def render(figure: Figure, kind: Literal["svg", "png"], name: str = "figure") ->
 
 
 def drawn(plot: Callable[..., Figure], *tables: Any) -> Figure:
-    """A figure in the report's style, whatever the user's own settings are."""
+    """Calls a function of this module in the report's style, whatever the user's own settings are."""
     with mpl.rc_context(STYLE):
         return plot(*tables)
 
@@ -304,22 +305,22 @@ def _cost_axis(axes: Axes, cost: pd.Series, unit: str) -> None:
 
 
 def _accuracy_axis(axes: Axes, zero: bool = False) -> None:
-    """Called when all is drawn, as the limits are then fixed."""
+    """Call it after everything is drawn: it fixes the limits."""
     _percents(axes.yaxis)
     low, high = (0, 1) if zero else np.clip(axes.get_ylim(), 0, 1)
-    edge = 0.02 * (high - low)  # no share lies beyond, half of a marker does
+    edge = 0.02 * (high - low)  # room for half of a marker; no share lies beyond 0 and 1
     axes.set_ylim(low - (0 if zero else edge), high + edge)
     axes.set_ylabel("accuracy")
 
 
 def _percents(axis: Axis) -> None:
-    """Shares as percents: whole ones, unless they lie closer together."""
+    """Labels shares as percents, without decimals unless ticks are closer than one percent."""
     axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
 
 
 def _legend(axes: Axes, *, columns: int | None = None, **options: Any) -> None:
-    """Below the axes, in as many columns as the names' lengths allow."""
+    """A legend below the axes, in as many columns as the lengths of the names allow."""
     handles, names = axes.get_legend_handles_labels()
     if not names:
         return
@@ -344,7 +345,7 @@ def _dash(index: int) -> str:
 
 
 def _short(value: float, _: Any = None) -> str:
-    """3000 as 3k; powers of ten from a trillion on."""
+    """Writes 3000 as 3k, and powers of ten from a trillion on."""
     if value == 0:
         return "0"
     if abs(value) >= 1e12 or abs(value) < 1e-3:

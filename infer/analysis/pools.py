@@ -1,4 +1,4 @@
-"""What k samples would give, from one pool of n: exact over all subsets of k, never the first k alone.
+"""The accuracy of k samples, from one pool of n: exact over all subsets of k, never the first k alone.
 
     pass@k            at least one of k is right            (Chen et al. 2107.03374, eq. 1)
     best-of-k         the one with the best score is right
@@ -6,13 +6,13 @@
     weighted@k        the answer with the largest sum of scores is right
 
 Each is the mean over all C(n, k) subsets of the pool, so it is unbiased for k independent samples. Ties between scores
-or between votes are broken uniformly; for votes that is what "the first seen wins" means over samples in random order.
-Majority votes are counted exactly; for weighted votes no such formula is known, so they are resampled for k above 1.
-With fewer than k samples there is nothing to say: NaN.
+or between votes are broken uniformly; for votes this is the rule "the first seen wins" over samples in random order.
+Majority votes are counted exactly. No such formula is known for weighted votes, so they are resampled for k above 1.
+With fewer than k samples the result is NaN.
 
-Arrays have the shape [pools, n]: `correct` in {0, 1} (NaN: not graded, and so is the result), `score` (NaN: none, ranks
-last and has no vote; where all are, there is nothing to choose by and the result is NaN), `group` the class of equal
-answers (-1: none, no vote). Results have the shape [pools, len(ks)].
+Arrays have the shape [pools, n]. `correct` is in {0, 1}; NaN means not graded, and makes the result NaN. A `score` of
+NaN means no score: the sample ranks last and has no vote, and the result is NaN where no sample has a score. `group` is
+the class of equal answers; -1 means no answer and no vote. Results have the shape [pools, len(ks)].
 """
 
 import math
@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 How = Literal["pass", "best", "majority", "weighted"]
 
 ROWS = 4096
-"""Pools that are worked on at once; bounds the memory."""
+"""Pools that are processed at once; this bounds the memory."""
 
 
 def at_k(
@@ -41,12 +41,12 @@ def at_k(
     draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What each k gives on each problem: a share in [0, 1], NaN where there are fewer than k samples.
+    """The accuracy of k samples on each problem: a share in [0, 1], NaN where there are fewer than k samples.
 
-    Indexed by the row in `runs.problems`, one column a k (default: powers of two). Candidates that are not finished
-    have no vote and rank last. All candidates of a problem are taken as independent samples, as best-of-n draws them:
-    those of a search are not (see `independent`). `score` is a column of `Runs.candidates`; `draws` and `seed` are of
-    the weighted vote. Raises UserError where candidates have no scores but need them.
+    Indexed by the row in `runs.problems`, with one column for each k (default: powers of two). Candidates that are not
+    finished have no vote and rank last. All candidates of a problem are taken as independent samples, as best-of-n
+    draws them; those of a search are not independent (see `independent`). `score` is a column of `Runs.candidates`;
+    `draws` and `seed` are for the weighted vote. Raises UserError where candidates need scores and have none.
     """
     needs = {
         "pass": [],
@@ -80,7 +80,7 @@ def at_k(
 
 
 def independent(runs: Runs) -> pd.Series:
-    """For each run, whether its candidates were all sampled from the prompt in one piece, and some problem has two."""
+    """Whether all candidates of each run were sampled from the prompt in one piece, and some problem has two."""
     depth = runs.candidates(["depth"])
     codes = runs.problems["run"].cat.codes.to_numpy()
     deepest = np.zeros(len(runs.runs), dtype=np.int64)
@@ -89,13 +89,26 @@ def independent(runs: Runs) -> pd.Series:
     return pd.Series((deepest == 1) & (samples.to_numpy() > 1), index=runs.runs.index)
 
 
+def graded_pools(runs: Runs) -> Runs:
+    """The runs with several independent, graded samples of a problem. Raises UserError where there are none."""
+    several = independent(runs)
+    if not several.any():
+        raise UserError("no run has several independent samples of a problem, as best-of-n draws them")
+    candidates = runs.candidates(["correct"])
+    rows = candidates.loc[candidates["correct"].notna(), "problem"]
+    several &= several.index.isin(runs.problems["run"].iloc[rows])
+    if not several.any():
+        raise UserError("no candidate was graded")
+    return runs.select(several)
+
+
 def powers(n: int) -> list[int]:
     """1, 2, 4, ... up to n, and n itself."""
     return sorted({2**i for i in range(max(1, n).bit_length())} | {max(1, n)})
 
 
 def pools(candidates: pd.DataFrame) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """The candidates of problems with equally many: rows in `problems`, and each column with the shape [pools, n]."""
+    """Groups problems by their number of candidates n: yields rows in `problems`, and columns of shape [pools, n]."""
     problem = candidates["problem"].to_numpy()
     starts = np.flatnonzero(np.diff(problem, prepend=-1))
     sizes = np.diff(np.append(starts, len(problem)))
@@ -129,7 +142,7 @@ def pass_at_k(correct: Array, ks: Sequence[int]) -> Array:
 def best_at_k(correct: Array, score: Array, ks: Sequence[int]) -> Array:
     """The sample with the best score among k: it is the r-th best of all n with probability C(n - r, k - 1) / C(n, k).
 
-    A sample shares the places of those with an equal score, and so their chance.
+    Samples with equal scores share their places, and so their probability.
     """
     pools, n = correct.shape
     unscored = np.isnan(score)
@@ -152,11 +165,11 @@ def best_at_k(correct: Array, score: Array, ks: Sequence[int]) -> Array:
 def majority_at_k(correct: Array, group: Array, ks: Sequence[int]) -> Array:
     """The answer with the most votes among k, counted over all subsets by dynamic programming over the classes.
 
-    With N_j members of class j in the pool, the numbers n_j of its members in a subset follow the multivariate
-    hypergeometric law: that of independent binomials B(N_j, r) given that they sum to k, for whatever r. For a class c
-    that wins with v votes, all others have at most v: the polynomial prod_j (A_j(x) + t B_j(x)), with A_j for n_j < v
-    and B_j for n_j = v, counts by the power of x the samples used, and by the power m of t the classes that tie with c,
-    which then wins with probability 1 / (m + 1). Where nobody votes, the answer is wrong.
+    Class j has N_j members in the pool. The numbers n_j of its members in a subset follow the multivariate
+    hypergeometric law: that of independent binomials B(N_j, r) given that they sum to k, for any r. If class c wins
+    with v votes, all others have at most v. The polynomial prod_j (A_j(x) + t B_j(x)), with A_j for n_j < v and B_j for
+    n_j = v, counts the samples used by the power of x, and the classes that tie with c by the power m of t; c then wins
+    with probability 1 / (m + 1). Where nobody votes, the answer is wrong.
     """
     pools, n = correct.shape
     found = np.full((pools, len(ks)), np.nan)
@@ -183,8 +196,8 @@ def weighted_at_k(
 ) -> Array:
     """The answer with the largest sum of scores among k, in `draws` random subsets of each pool.
 
-    The standard error of each number is below 0.5 / sqrt(draws), and falls with the number of pools in a mean of them.
-    One sample alone wins if it has a vote: that is exact.
+    The standard error of each number is below 0.5 / sqrt(draws), and that of a mean falls with the number of pools. The
+    result for k = 1 is exact: the sample wins if it has a vote.
     """
     pools, n = correct.shape
     found = np.full((pools, len(ks)), np.nan)
@@ -225,7 +238,7 @@ def weighted_at_k(
 
 
 def _contests(correct: Array, group: Array) -> tuple[Array, Array, Array]:
-    """One row for each class that would be right if it won: its pool, its contest, the share of it that is right.
+    """One row for each class with right members: its pool, its contest, and the share of it that is right.
 
     The contest is [its size, samples without a vote, sizes of the other classes from large to small, zeros].
     """
@@ -268,8 +281,8 @@ def _wins_of(contests: Array, chance: Array, ks: Sequence[int]) -> Array:
         active = np.flatnonzero(contests[:, 0] >= votes)
         own, silent, others = contests[active, 0], contests[active, 1], contests[active, 2:]
         rivals = (others >= votes).sum(axis=1)
-        room = max(ks) - votes  # samples besides the winner's
-        # all who can't reach `votes`, with those who don't vote, are one binomial
+        room = max(ks) - votes  # samples that are not the winner's
+        # classes that can't reach `votes` and samples without a vote are one binomial
         weak = silent + np.where(others < votes, others, 0).sum(axis=1)
         width = min(room, int(weak.max())) + 1
         poly = chance[weak, :width][:, None]  # [contests, ties + 1, samples used + 1]

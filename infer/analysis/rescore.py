@@ -1,9 +1,9 @@
-"""Stored solutions judged again, without generating: another reward model, aggregation, vote or answer checker.
+"""Judges stored solutions again, without generating: another reward model, aggregation, vote or grader.
 
     await rescore_run(Path("runs/a"), Path("runs/a-mean"), Mathematics(), choose="weighted", aggregation="mean")
 
-The result is a run like any other, read and compared with the rest. Its candidates are those that were found under the
-reward model of the search: one that would have steered the search elsewhere is not done justice by re-scoring.
+The result is a run like any other. Its candidates are those that the search found with its own reward model: another
+model would have steered the search elsewhere, so rescoring can underrate it.
 """
 
 import asyncio
@@ -46,12 +46,12 @@ async def rescore_run(
     problems: Mapping[str, Problem] | None = None,
     concurrency: int = 64,
 ) -> int:
-    """Writes a run with the solutions of another one judged again, and returns how many it added; see `rescore`.
+    """Writes a run with the solutions of another one judged again (see `rescore`). Returns how many it added.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
-    are by default those of the run's evaluation set. Arguments left out keep the run's own values, also those of an
-    earlier judging. A run that was cut off goes on where it stopped. Raises UserError, before there is a new run, where
-    the old one can't be read or has nothing to choose by.
+    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
+    left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
+    stopped. Raises UserError, before there is a new run, where the old one can't be read or has nothing to choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}
@@ -68,11 +68,11 @@ async def rescore_run(
     }
     config = {**config, "rescored": how}
     facts["grader"] = grader.describe()
+    if problems is None and (verifier is not None or not isinstance(grader, Mathematics)):
+        problems = problems_of(config)  # Mathematics needs the references alone, which the run has
     if verifier is not None:
         config["prm"] = prm or "unnamed"
         facts["verifier"] = verifier.describe()
-        if problems is None:
-            problems = problems_of(config)
         if pricing is None and "hardware" in config:
             pricing = Pricing(hardware.find(config["hardware"]), Serving(batch=config["batch"]))
     added = 0
@@ -84,7 +84,7 @@ async def rescore_run(
             pricing=pricing,
             aggregation=aggregation_of(config, facts.get("verifier") or {}),
             choose=choose,
-            problems=problems or {},
+            problems=problems,
             concurrency=concurrency,
         ):
             fresh.append(solution)
@@ -103,24 +103,30 @@ async def rescore(
     problems: Mapping[str, Problem] | None = None,
     concurrency: int = 64,
 ) -> AsyncIterator[Solution]:
-    """The same candidates, judged again; in their order, `concurrency` problems at once.
+    """Yields the solutions with their candidates judged again, in their order, `concurrency` problems at once.
 
     A verifier scores every step of every candidate, and its usage replaces that of the run's own, at the cost that
     `pricing` gives (default: on an H100); without one, the stored scores stay. `choose` chooses the answer again, by
-    this aggregation; without it, the chosen candidate stays. Either way `grader` grades and groups all answers. Raises
-    UserError where a problem's text is needed and is not among `problems`.
+    this aggregation; without it, the chosen candidate stays. Either way `grader` grades and groups all answers.
+    `problems` by their ids are for the verifier and the grader; by default they get what the solutions store, which
+    lacks the text. Raises UserError for a problem that is not among them.
     """
 
+    def problem_of(solution: Solution) -> Problem:
+        if problems is None and verifier is None:
+            return Problem(solution.problem_id, "", solution.reference, solution.level)
+        found = (problems or {}).get(solution.problem_id)
+        if found is None:
+            raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
+        return found
+
     async def one(solution: Solution) -> Solution:
-        problem = (problems or {}).get(solution.problem_id)
+        problem = problem_of(solution)
         if verifier is not None:
-            if problem is None:
-                raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
             solution = await _scored(solution, problem, verifier, pricing or Pricing(hardware.HARDWARE["h100"]))
-        solution = await graded(solution, problem or _stored_problem(solution), grader)
-        if choose is None:
-            return solution
-        return _with_choice(solution, _choose(solution, choose, aggregation))
+        if choose is not None:
+            solution = _with_choice(solution, await _choose(solution, problem, grader, choose, aggregation))
+        return await graded(solution, problem, grader)
 
     waiting: list[asyncio.Task[Solution]] = []
     try:
@@ -139,7 +145,7 @@ async def rescore(
 async def rescore_tree(
     tree: TracedSearch, problem: Problem, verifier: Verifier, delimiter: str = "\n\n", *, pricing: Pricing
 ) -> Usage:
-    """Puts another verifier's scores on all nodes of the problem's own tree, and returns what they cost.
+    """Puts another verifier's scores on all nodes of the problem's own tree, and returns their cost.
 
     Parents are scored before their children, so a causal verifier computes each step once. Nodes that are too long for
     it have no scores.
@@ -175,14 +181,14 @@ def _forget(node: TracedNode) -> None:
 
 
 def problems_of(config: Mapping[str, Any]) -> dict[str, Problem]:
-    """A run's problems by id, from its evaluation set. Raises UserError where that is gone."""
+    """A run's problems by id, from its evaluation set. Raises UserError where the set is gone."""
     if config.get("question") is not None:
         return {"question": Problem("question", config["question"])}
     return {problem.id: problem for problem in _evalset_of(config).load()}
 
 
 def grader_of(run: Path) -> Grader:
-    """The grader of the evaluation set that a run is of. Raises UserError where the set is needed and gone."""
+    """The grader of a run's evaluation set. Raises UserError where the set is needed and gone."""
     record = load_record(run)
     described = record["facts"][-1].get("grader") or {}
     if described.get("grader", "mathematics") == "mathematics":
@@ -195,13 +201,11 @@ def _evalset_of(config: Mapping[str, Any]) -> EvalSet:
     return find_evalset(config["on"], **{name: config.get(name) for name in names})
 
 
-def _stored_problem(solution: Solution) -> Problem:
-    """As much of a solution's problem as a run stores."""
-    return Problem(solution.problem_id, "", solution.reference, solution.level)
-
-
 def _check_choice(run: Path, choose: Choice) -> None:
-    """Raises UserError where no candidate of the run has what `choose` asks for. Most runs have it in their first."""
+    """Raises UserError where no candidate has the scores or log-probabilities that `choose` needs.
+
+    Reads on until one has them: most runs have them in the first.
+    """
     candidates = (candidate for solution in read_solutions(run) for candidate in solution.candidates)
     if all(choice.strength(_ballot(candidate), choose, "last") is None for candidate in candidates):
         what = "log-probabilities" if choose == "logprob" else "scores"
@@ -209,7 +213,7 @@ def _check_choice(run: Path, choose: Choice) -> None:
 
 
 def _without_verifier(usage: Usage) -> Usage:
-    """The generator's usage. eFLOPs and device time are of both models together: not known where there were two."""
+    """The generator's share of the usage; eFLOPs and device time are unknown where they also include a verifier."""
     own: dict[str, Any] = {field.name: 0 for field in fields(Usage) if field.name.startswith("verifier_")}
     if usage.verifier_prefill or usage.verifier_generated:
         own |= {"eflops": None, "device_picoseconds": None}
@@ -227,37 +231,41 @@ async def _scored(solution: Solution, problem: Problem, verifier: Verifier, pric
 
     results = await gather_or_cancel(score(candidate) for candidate in solution.candidates)
     candidates, spent = [], Usage()
+    too_long = [result for result in results if isinstance(result, TooLong)]
     for candidate, scores in zip(solution.candidates, results, strict=True):
         values = scores.values if isinstance(scores, Scores) else None
         candidates.append(candidate.model_copy(update={"scores": values}))
         spent += pricing.judging(scores.calls, len(values or ()))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
-    return solution.model_copy(update={"candidates": candidates, "usage": usage})
+    note = f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None
+    return solution.model_copy(update={"candidates": candidates, "usage": usage, "note": note})
 
 
-def _with_choice(solution: Solution, chosen: int | None) -> Solution:
-    old, new = (
-        solution.candidates[index].num_tokens if index is not None else 0 for index in (solution.chosen, chosen)
-    )
-    candidate = solution.candidates[chosen] if chosen is not None else None
-    update = {
-        "chosen": chosen,
-        "answer": candidate.answer if candidate else None,
-        "correct": candidate.correct if candidate else None if solution.reference is None else False,
-        "finished": candidate is not None and candidate.finished,
-        "usage": replace(solution.usage, discarded=solution.usage.discarded + old - new),
-    }
-    return solution.model_copy(update=update)
-
-
-def _choose(solution: Solution, how: Choice, aggregation: Aggregation) -> int | None:
+async def _choose(
+    solution: Solution, problem: Problem, grader: Grader, how: Choice, aggregation: Aggregation
+) -> int | None:
     """The index of the candidate that wins by `infer.core.choice`, as in a search."""
     ballots = [_ballot(candidate) for candidate in solution.candidates]
-    groups = [-1 if candidate.group is None else candidate.group for candidate in solution.candidates]
+    groups = None
+    if how in ("majority", "weighted"):
+        groups = await grader.group(problem, [candidate.answer for candidate in solution.candidates])
     index = choice.pick(ballots, how, aggregation, groups)
     return choice.best(ballots, aggregation) if index is None else index
 
 
 def _ballot(candidate: Candidate) -> Ballot:
     return Ballot(candidate.finished, candidate.scores, candidate.logprob, candidate.num_tokens)
+
+
+def _with_choice(solution: Solution, chosen: int | None) -> Solution:
+    """The solution with another candidate chosen, not graded yet."""
+    old, new = (solution.candidates[index] if index is not None else None for index in (solution.chosen, chosen))
+    discarded = solution.usage.discarded + (old.num_tokens if old else 0) - (new.num_tokens if new else 0)
+    update = {
+        "chosen": chosen,
+        "answer": new.answer if new else None,
+        "finished": new is not None and new.finished,
+        "usage": replace(solution.usage, discarded=discarded),
+    }
+    return solution.model_copy(update=update)

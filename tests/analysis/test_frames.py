@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from infer.analysis import read
 from infer.analysis.columns import CACHE
 from infer.analysis.frames import labels
-from infer.core.tree import aggregate
+from infer.core.tree import Aggregation, aggregate
 from infer.errors import UserError
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
@@ -29,7 +30,8 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
         assert problems["generated"].dtype == np.int64
         for got, one in zip(problems["correct"], solutions, strict=True):
             assert math.isnan(got) if one.correct is None else got == one.correct
-        columns = ["num_tokens", "correct", "group", "chosen", "score_prod", "score_mean", "score_last", "score"]
+        scores = [f"score_{how}" for how in get_args(Aggregation)]
+        columns = ["num_tokens", "correct", "group", "chosen", "score", *scores]
         candidates = runs.candidates(columns)
         flat = [(row, place, one) for row, one in enumerate(solutions) for place in range(len(one.candidates))]
         assert candidates["problem"].tolist() == [row for row, _, _ in flat]
@@ -39,7 +41,8 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
             assert got.chosen == (one.chosen == place)
             assert got.correct == candidate.correct
             assert got.group == candidate.group
-            for how, value in (("prod", got.score_prod), ("mean", got.score_mean), ("last", got.score_last)):
+            for how in get_args(Aggregation):
+                value = getattr(got, f"score_{how}")
                 if candidate.scores:
                     assert value == pytest.approx(aggregate(candidate.scores, how), abs=1e-12)
                 else:

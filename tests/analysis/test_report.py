@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from infer import cli
 from infer.analysis import accuracy, compare, plots, read
-from infer.analysis.report import _number, summary, write_report
+from infer.analysis.report import summary, write_report
+from infer.analysis.tables import number
 from infer.core.solution import Candidate, Solution
 from infer.errors import UserError, WriteError
 from tests.analysis.synthetic import random_solutions, solution, write_run
@@ -174,10 +175,8 @@ def test_the_reason_for_a_missing_picture_is_the_true_one(tmp_path: Path) -> Non
     unknown = [unpriced(one) for one in known]
     runs = [write_run(tmp_path / "known", known), write_run(tmp_path / "unknown", unknown, options={"n": 2})]
     write_report(runs, tmp_path / "a.html", unit="dollars", draws=20)
-    why = "what these cost in US dollars is not known: best-of-n n=2: choose another unit"
-    assert reasons(tmp_path / "a.html") == dict.fromkeys(
-        ["Accuracy against cost", "What one can get for each cost"], why
-    )
+    why = "the cost in US dollars is not known for best-of-n n=2: choose another unit"
+    assert reasons(tmp_path / "a.html") == dict.fromkeys(["Accuracy against cost", "Best accuracy at each cost"], why)
     write_report([write_run(tmp_path / "empty", [])], tmp_path / "b.html", draws=20)
     assert set(reasons(tmp_path / "b.html").values()) == {"no problem has a solution yet"}
     assert len(reasons(tmp_path / "b.html")) == len(PICTURES)
@@ -253,7 +252,7 @@ def test_one_place_on_the_frontier_has_one_number() -> None:
 
 
 def test_numbers_of_one_column_look_alike() -> None:
-    assert [_number(x) for x in (0.01234, 9.87, 12345.6, 214_243_842, 1.2e9, 3.4e15)] == [
+    assert [number(x) for x in (0.01234, 9.87, 12345.6, 214_243_842, 1.2e9, 3.4e15)] == [
         *("0.0123", "9.87", "12,346"),
         *("214M", "1.20G", "3.40P"),
     ]

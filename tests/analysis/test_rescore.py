@@ -19,6 +19,7 @@ from infer.analysis import read
 from infer.analysis.rescore import problems_of, rescore, rescore_run, rescore_tree
 from infer.cli.display import print_summary
 from infer.core.choice import Choice
+from infer.core.grading import Verdict
 from infer.core.options import ScoredOptions
 from infer.core.pricing import Call
 from infer.core.problem import Problem
@@ -55,6 +56,15 @@ class Lengths:
         return {"family": "lengths", "aggregation": self.aggregation}
 
     async def close(self) -> None: ...
+
+
+class Short(Lengths):
+    """Takes one step."""
+
+    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+        if len(steps) > 1:
+            raise TooLong("a solution of two steps")
+        return await super().score(problem, steps, known, finished)
 
 
 def problems(**prompts: str) -> dict[str, Problem]:
@@ -127,12 +137,6 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
 
 
 async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> None:
-    class Short(Lengths):
-        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
-            if len(steps) > 1:
-                raise TooLong("a solution of two steps")
-            return await super().score(problem, steps, known, finished)
-
     stored = solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0)
     (again,) = await collect([stored], verifier=Short(), choose="prm", problems=problems(p="one"))
     assert [candidate.scores for candidate in again.candidates] == [None, [len("oneso\n\n") % 17 / 17], []]
@@ -241,6 +245,58 @@ async def test_rescored_runs_are_configurations_of_their_own(tmp_path: Path) -> 
     assert runs.loc["run0-vote", "aggregation"] == "last"
 
 
+class Noting(Mathematics):
+    """Has a note on the answer 1, and needs the problem's text."""
+
+    async def grade(self, problem: Problem, answer: str) -> Verdict:
+        assert problem.prompt == "one"
+        verdict = await super().grade(problem, answer)
+        return Verdict(verdict.right, "not sure" if answer == "1" else None)
+
+
+async def test_the_note_is_of_the_answer_that_was_chosen() -> None:
+    stored = solution("p", ["1", "7"], scores=[[0.1], [0.9]])
+    async with Noting("exact") as grader:
+        for chosen in (0, 1):
+            kept = stored.model_copy(update={"chosen": chosen, "answer": ["1", "7"][chosen]})
+            (found,) = [one async for one in rescore([kept], grader, problems=problems(p="one"))]
+            assert (found.answer, found.note) == (["1", "7"][chosen], ["not sure", None][chosen])
+            (found,) = [one async for one in rescore([kept], grader, choose="prm", problems=problems(p="one"))]
+            assert (found.answer, found.correct, found.note) == ("7", True, None)
+
+
+async def test_notes_on_scores_are_the_new_verifiers() -> None:
+    stored = solution("p", ["1", "7"], scores=[[0.1, 0.2], [0.3]])
+    (once,) = await collect([stored], verifier=Short(), problems=problems(p="one"))
+    assert once.note == "1 times not scored: a solution of two steps"
+    (twice,) = await collect([once], verifier=Lengths(), problems=problems(p="one"))
+    assert twice.note is None
+
+
+async def test_a_grader_of_another_kind_is_given_the_problems(tmp_path: Path) -> None:
+    class Prompts:
+        extract = staticmethod(Mathematics.extract)
+
+        async def grade(self, problem: Problem, answer: str) -> Verdict:
+            return Verdict(answer == {"86/2*6=?": "258"}[problem.prompt])
+
+        async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
+            return [-1 if answer is None else answers.index(answer) for answer in answers]
+
+        def describe(self) -> dict[str, Any]:
+            return {"grader": "prompts"}
+
+        async def close(self) -> None: ...
+
+    folder = write_run(tmp_path / "a", [solution("nano-L1-0000", ["7", "258"])], on="nano")
+    await rescore_run(folder, tmp_path / "b", Prompts(), choose="majority")
+    (found,) = read_solutions(tmp_path / "b")
+    assert [candidate.correct for candidate in found.candidates] == [False, True]
+    gone = write_run(tmp_path / "c", [solution("p", ["7"])], on="nano")
+    with pytest.raises(UserError, match="problem p is not in the evaluation set"):
+        await rescore_run(gone, tmp_path / "d", Prompts())
+
+
 async def test_results_keep_their_order_with_few_at_once() -> None:
     solutions = random_solutions(20, 3)
     texts = problems(**{one.problem_id: one.problem_id * (index % 5) for index, one in enumerate(solutions)})
@@ -279,13 +335,13 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
     assert [node.scores for node in scored] == [stored[node.id] for node in scored]
     assert usage.passes >= search.ledger.usage.passes
 
-    class Short(toy.ToyVerifier):
+    class ShortToy(toy.ToyVerifier):
         async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
             if len(steps) > 1:
                 raise TooLong("a solution of two steps")
             return await super().score(problem, steps, known, finished)
 
-    await rescore_tree(tree, search.problem, Short(), setting.delimiter, pricing=setting.pricing)
+    await rescore_tree(tree, search.problem, ShortToy(), setting.delimiter, pricing=setting.pricing)
     assert {node.scores is None for node in nodes} == {True, False}
     for node in nodes:  # the second step and all behind it
         deep = node.parent is not None and node.parent.parent is not None and "\n\n" in node.parent.text

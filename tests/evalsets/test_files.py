@@ -135,7 +135,7 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         ("set.jsonl", b"[" * 100_000 + b"\n", "set.jsonl, line 1: not JSON ("),
         ("set.jsonl", b'{"problem": "a"}\n["b"]\n', 'line 2: must be an object such as {"problem": …}, this is a list'),
         ("set.jsonl", b'{"problem": "a"}\n{"x": 1, "y": 2}\n', "line 2: no column with the problem; name it with"),
-        ("set.jsonl", b'{"x": 1, "y": 2}\n', "(there are: x, y)"),
+        ("set.jsonl", b'{"x": 1, "y": 2}\n', "(columns: x, y)"),
         ("set.jsonl", b'{"problem": "a"}\n{"problem": " "}\n', "line 2: the problem's text is empty"),
         ("set.jsonl", b'{"problem": ["a"]}\n', "line 1: the problem is a list of 1, not text"),
         ("set.jsonl", b'{"problem": 5}\n', "line 1: the problem is 5, not text"),
@@ -143,7 +143,7 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         (
             "set.jsonl",
             b'{"id": 7, "problem": "a"}\n{"id": 8, "problem": "b"}\n{"id": "7", "problem": "c"}\n',
-            "line 3: id '7' is there already (problem 1)",
+            "line 3: id '7' occurs twice (also in problem 1)",
         ),
         ("set.json", b'{"problem": "a"}', "a JSON file must be one list of objects, this is an object"),
         ("set.json", b'{"problem": "a"}\n{"problem": "b"}', "one object a line? name the file .jsonl"),
@@ -181,7 +181,7 @@ def test_unreadable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["problem_column", "answer_column", "id_column"])
 def test_a_named_column_must_be_there(tmp_path: Path, option: str) -> None:
     write_jsonl(tmp_path / "set.jsonl", ROWS)
-    assert "line 1: no column 'nix' (there are: id, problem, answer, level)" in message(
+    assert "line 1: no column 'nix' (columns: id, problem, answer, level)" in message(
         tmp_path / "set.jsonl", **{option: "nix"}
     )
 

@@ -79,7 +79,7 @@ def test_templates_keep_every_brace() -> None:
     assert [m["role"] for m in both] == ["system", "user"]
     assert both[0]["content"] == "Be brief {}."
     assert both[1]["content"] == problem.prompt
-    with pytest.raises(UserError, match=r"no \{problem\} in it"):
+    with pytest.raises(UserError, match=r"lacks \{problem\}"):
         Template("Solve it.")
 
 
@@ -95,7 +95,7 @@ def offline(code: str, cache: Path) -> str:
 def test_offline_and_not_cached(tmp_path: Path) -> None:
     assert offline("find('math500').load()", tmp_path) == (
         "math500 is not in the local cache and the Hugging Face hub (HuggingFaceH4/MATH-500) can't be reached; "
-        "a local copy is taken as --on FILE.jsonl"
+        "use a local copy: --on FILE.jsonl"
     )
 
 
@@ -115,7 +115,7 @@ def test_offline_and_cached_at_the_pinned_revision_only(tmp_path: Path) -> None:
 
 def test_a_hub_id_offline_and_not_cached(tmp_path: Path) -> None:
     shown = offline("find('owner/name').load()", tmp_path)
-    assert shown.startswith("owner/name is no file here, is not in the local cache, and the Hugging Face hub can't be")
+    assert shown.startswith("owner/name is neither a file nor in the local cache, and the Hugging Face hub can't be")
     assert "\n" not in shown
 
 
@@ -182,7 +182,7 @@ def test_the_split_is_test_else_validation_else_train(hub: SimpleNamespace) -> N
 def test_hub_mistakes_are_one_line(hub: SimpleNamespace) -> None:
     assert "row 1: no column 'nix'" in message("owner/name", answer_column="nix")
     hub.error = ValueError("Config name is missing.\nPlease pick one")
-    assert message("owner/name") == "owner/name can't be had from the Hugging Face hub: Config name is missing."
+    assert message("owner/name") == "owner/name can't be loaded from the Hugging Face hub: Config name is missing."
 
 
 def test_another_revision_out_of_the_cache_is_refused(hub: SimpleNamespace) -> None:
