@@ -104,7 +104,7 @@ def cost(
 
 def verifier_of(prm: VerifierRef) -> tuple[ModelSpec | None, str]:
     """The sizes of what can be counted of `--prm`, and a line about the rest: empty if there is none."""
-    spec, first = prm.spec, prm.members[0].name
+    spec, first = prm.spec, prm.members[0].name or prm.name
     if spec is None:
         why = "the generator judges itself" if first == SELF else f"the sizes of {first} are not known here"
         return None, f"not counted: --prm {prm.name}, as {why}"
