@@ -6,7 +6,7 @@ from infer.runs.verifiers import SELF, VerifierRef
 
 def verifier_of(prm: VerifierRef) -> tuple[ModelSpec | None, str]:
     """The sizes of `--prm`, as far as they can be counted, and a line that names the rest: empty if nothing is left."""
-    spec, first = prm.spec, prm.members[0].name
+    spec, first = prm.spec, prm.members[0].name or prm.name
     if spec is None:
         why = "the generator judges itself" if first == SELF else f"the sizes of {first} are not known here"
         return None, f"not counted: --prm {prm.name}, as {why}"
