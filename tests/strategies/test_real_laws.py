@@ -151,8 +151,8 @@ async def test_over_http_everything_is_the_same_and_counted(
 
     A server samples by vLLM's seeds, and here so does the engine.
     """
-    monkeypatch.setattr(vllm_pair[0].engine, "draws", False)
-    here = VLLMGenerator(vllm_pair[0].engine), vllm_pair[1]
+    monkeypatch.setattr(vllm_pair[0]._engine, "draws", False)
+    here = VLLMGenerator(vllm_pair[0]._engine), vllm_pair[1]
     generator = await OpenAIGenerator.connect(nano_server.url)
     for budget in (None, "300tok"):
         for name, options in VARIANTS:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from infer.core.problem import Problem
 from infer.core.verifier import Scores, Verifier
 from infer.errors import TooLong, UserError
 from infer.generate.readers import VLLMHead, VLLMTokens
@@ -195,7 +196,7 @@ def card_of(opened: Opened, case: Case) -> list[float]:
 
 
 async def in_one(verifier: Verifier, case: Case) -> Scores:
-    return await verifier.score(case.question, case.steps, 0, case.finished)
+    return await verifier.score(Problem("p", case.question), case.steps, 0, case.finished)
 
 
 def assert_same(scores: Sequence[float], card: Sequence[float]) -> None:
@@ -232,7 +233,7 @@ async def test_step_by_step_is_at_once(opened: Opened, name: str) -> None:
         computed = whole = without = 0
         for number in range(1, len(case.steps) + 1):
             finished = case.finished and number == len(case.steps)
-            scores = await verifier.score(fresh.question, fresh.steps[:number], number - 1, finished)
+            scores = await verifier.score(Problem("p", fresh.question), fresh.steps[:number], number - 1, finished)
             values += scores.values
             computed += scores.prefill
             whole = scores.prefill + scores.cached
@@ -280,7 +281,7 @@ async def test_the_familys_own_tag_in_a_step_is_text(opened: Opened) -> None:
 async def test_a_solution_longer_than_the_context_is_an_error_and_not_cut(opened: Opened) -> None:
     for verifier in opened.verifiers.values():
         with pytest.raises(TooLong, match=r"a solution of \d+ tokens is longer than .* context of 409[56]"):
-            await verifier.score("Too long?", ["so so so so " * 2000], 0, True)
+            await verifier.score(Problem("p", "Too long?"), ["so so so so " * 2000], 0, True)
 
 
 def test_describe_names_the_family_and_its_aggregation(opened: Opened) -> None:

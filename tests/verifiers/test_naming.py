@@ -201,7 +201,7 @@ class Fixed:
 async def test_ensembles(combination: Any, combined: list[float]) -> None:
     members = [Fixed([0.9, 0.2, 0.5]), Fixed([0.8, 0.4, 1.0])]
     ensemble = Ensemble(members, combination)
-    scores = await ensemble.score("?", ["a", "b", "c"], 1, True)
+    scores = await ensemble.score(Problem("p", "?"), ["a", "b", "c"], 1, True)
     assert scores.values == pytest.approx(combined)
     assert (scores.prefill, scores.cached, scores.generated) == (6, 2, 2)
     assert ensemble.aggregation == "prod"
@@ -215,7 +215,7 @@ async def test_what_is_too_long_for_one_member_is_so_for_all_and_what_was_done_i
             raise TooLong("a solution of 3 tokens", [Call(None, 7, 0, 5)])
 
     with pytest.raises(TooLong, match="3 tokens") as raised:
-        await Ensemble([Short([]), Fixed([0.8, 0.4, 1.0])], "min").score("?", ["a", "b"], 0, True)
+        await Ensemble([Short([]), Fixed([0.8, 0.4, 1.0])], "min").score(Problem("p", "?"), ["a", "b"], 0, True)
     assert raised.value.calls == [Call(None, 7, 0, 5), Call(None, 2, 0, 1)]
 
 

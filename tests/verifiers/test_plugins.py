@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.errors import UserError
 from infer.generate.backends import TRANSFORMERS
@@ -102,7 +103,9 @@ async def test_a_family_of_another_package_scores() -> None:
     scores = []
     for name in ("hashed:nano-prm-s", "nano-prm-s"):
         verifier = await VerifierRef.named(name).open(TRANSFORMERS)
-        scores.append((await verifier.score("1+2=?", ["1+2=3\n\n", "Answer: \\boxed{3}"], 0, True)).values)
+        scores.append(
+            (await verifier.score(Problem("p", "1+2=?"), ["1+2=3\n\n", "Answer: \\boxed{3}"], 0, True)).values
+        )
         await verifier.close()
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert verifier.describe()["family"] == "classifier"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infer.core.problem import Problem
 from infer.errors import TooLong, UserError
 from infer.nano import checkpoint
 from tests.engines import open_verifier
@@ -51,11 +52,11 @@ async def test_served_is_in_process(servers: dict[str, tuple[Server, str]], name
     for url in (server.url, server.url.removesuffix("/v1")):
         assert (await open_verifier(url, "transformers")).describe() == served.describe()
     for known, finished in [(0, True), (0, False), (3, True)]:
-        expected = await local.score("(12+30)*2-14=?", STEPS, known, finished)
-        scores = await served.score("(12+30)*2-14=?", STEPS, known, finished)
+        expected = await local.score(Problem("p", "(12+30)*2-14=?"), STEPS, known, finished)
+        scores = await served.score(Problem("p", "(12+30)*2-14=?"), STEPS, known, finished)
         assert scores.values == pytest.approx(expected.values, abs=1e-4)
     with pytest.raises(TooLong, match="longer than the reward model's context"):
-        await served.score("(12+30)*2-14=?", ["1+1=2\n\n" * 2000], 0, False)
+        await served.score(Problem("p", "(12+30)*2-14=?"), ["1+1=2\n\n" * 2000], 0, False)
 
 
 async def test_the_ledger_is_an_upper_bound_of_the_servers_own(servers: dict[str, tuple[Server, str]]) -> None:
@@ -63,7 +64,7 @@ async def test_the_ledger_is_an_upper_bound_of_the_servers_own(servers: dict[str
     server, _ = servers["nano"]
     served = await open_verifier(server.url, "transformers")
     before = server.metric("vllm:prompt_tokens_total")
-    scores = await served.score("77+88=?", STEPS, 0, True)
+    scores = await served.score(Problem("p", "77+88=?"), STEPS, 0, True)
     assert server.metric("vllm:prompt_tokens_total") - before == scores.prefill
     assert scores.cached == 0
 
@@ -73,9 +74,9 @@ async def test_a_language_model_that_answers_with_a_token(nano_server: Server) -
     served = await open_verifier(f"rlhflow-prm:{nano_server.url}", "transformers")
     local = await open_verifier("rlhflow-prm:nano-s", "transformers", dtype="float32")
     for known in (0, 2, 3):
-        expected = await local.score("(12+30)*2-14=?", STEPS, known, True)
+        expected = await local.score(Problem("p", "(12+30)*2-14=?"), STEPS, known, True)
         before = nano_server.metric("vllm:prompt_tokens_total"), nano_server.metric("vllm:generation_tokens_total")
-        scores = await served.score("(12+30)*2-14=?", STEPS, known, True)
+        scores = await served.score(Problem("p", "(12+30)*2-14=?"), STEPS, known, True)
         after = nano_server.metric("vllm:prompt_tokens_total"), nano_server.metric("vllm:generation_tokens_total")
         assert scores.values == pytest.approx(expected.values, abs=1e-4)
         assert (after[0] - before[0], after[1] - before[1]) == (scores.prefill + scores.cached, scores.generated)
@@ -94,4 +95,4 @@ async def test_what_is_served_is_not_what_is_asked_for(
     pooling, _ = servers["nano"]
     judged = await open_verifier(f"rlhflow-prm:{pooling.url}", "transformers")
     with pytest.raises(UserError, match="v1/completions refused"):
-        await judged.score("1+1=?", ["2"], 0, True)
+        await judged.score(Problem("p", "1+1=?"), ["2"], 0, True)
