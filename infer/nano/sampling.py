@@ -51,7 +51,7 @@ def until_end(ids: list[int], words: PreTrainedTokenizerFast) -> list[int]:
 def training_samples(
     model: Qwen3ForCausalLM, words: PreTrainedTokenizerFast, *, count: int, seed: int, batch: int = 256
 ) -> Iterator[Sample]:
-    """Yields `count` samples on training problems, which are sorted by length: those of a batch end at similar times."""
+    """Yields `count` samples on training problems, sorted by length so that those of a batch end together."""
     torch.manual_seed(seed)
     stream = problems.training(seed)
     chains = sorted((next(stream) for _ in range(count)), key=lambda chain: len(chain.operations))
