@@ -1,1 +1,1 @@
-"""The cost of inference on paper: FLOPs, bytes, time and money from a model's sizes and a machine's data sheet."""
+"""Computes the cost of inference, FLOPs, bytes, time and money, from a model's sizes and a device's data sheet."""

@@ -1,10 +1,10 @@
 """Dense and sparse attention: a decode step attends to the whole KV cache, or to a part that it chooses.
 
-Each model is run with one of these, its `ModelSpec.decode`:
+A model runs with one of these, its `ModelSpec.decode`:
 
     replace(spec, decode=BlockTopK(64, 16))     # 64 blocks of 16 tokens
 
-It concerns decode steps in layers without a sliding window. Prefill and the other layers attend to all that they see.
+It applies to decode steps in layers without a sliding window. Prefill and the other layers are dense.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Dense:
 class TopK:
     """A decode step attends to the `k` tokens of highest score, chosen for each KV head, by scoring every key.
 
-    All keys are read and scored, then the values of the chosen tokens only. `free_choice` leaves the choice out: keys
-    and values of `k` tokens, as if an oracle named them.
+    All keys are read and scored, then the values of the chosen tokens only. With `free_choice` the choice costs
+    nothing, as if an oracle made it: only the keys and values of `k` tokens are read.
     """
 
     k: int
@@ -31,7 +31,7 @@ class TopK:
 class BlockTopK:
     """A decode step attends to the last `local` tokens and the `k` best blocks of `block` tokens for each KV head.
 
-    Blocks are chosen by the score of one representative key each (their mean, say), all of which are read.
+    Each block has one representative key, such as the mean of its keys. All of these are read and scored to choose.
     """
 
     k: int

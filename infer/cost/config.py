@@ -17,22 +17,21 @@ from infer.errors import UserError
 logger = logging.getLogger(__name__)
 
 PUBLIC: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("configs.json").read_text())
-"""Configs of some public models by hub id, for work on paper: the part of `config.json` that concerns sizes."""
+"""Configs of some public models by hub id, for estimates: the part of `config.json` that determines sizes."""
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
 """Bytes of one number, by dtype."""
 
 REWARD_HEADS = {"Qwen2ForRewardModel": 1, "Qwen2ForProcessRewardModel": 2}
-"""Architectures whose head is Linear, ReLU, Linear, and how many scores it gives."""
+"""Architectures whose head is Linear, ReLU, Linear, with the number of its scores."""
 
 
 def read_spec(config: Any, *, dtype: str | None = None, kv_dtype: str | None = None) -> ModelSpec:
-    """The spec of a Hugging Face config: the dict of a `config.json`, or a transformers config object.
+    """Reads the spec from a Hugging Face config: the dict of a `config.json`, or a transformers config object.
 
-    `dtype` is what the weights are loaded in: by default the config's own (bfloat16 where it has none; weights
-    quantized to 8 or 4 bits take that). `kv_dtype` is the cache's, by default the arithmetic's. Of models with
-    images or sound only the language model is counted. Raises UserError for a config that is no decoder-only
-    transformer's.
+    `dtype` is that of the loaded weights: by default the config's own, or bfloat16 where it has none. Quantized weights
+    of 8 or 4 bits are counted as such. `kv_dtype` is that of the cache, by default `dtype`. Only the language model is
+    counted in models for images or sound. Raises UserError for a config that is not of a decoder-only transformer.
     """
     if not isinstance(config, Mapping):
         config = config.to_dict()
@@ -40,7 +39,7 @@ def read_spec(config: Any, *, dtype: str | None = None, kv_dtype: str | None = N
 
 
 def known_spec(config: Any, dtype: str | None, name: str) -> ModelSpec | None:
-    """The spec of a model that is loaded; None, with a warning, for an architecture whose costs can't be counted."""
+    """The spec of a loaded model; None, with a warning, for an architecture whose costs can't be counted."""
     try:
         return read_spec(config, dtype=dtype)
     except UserError as error:
@@ -49,7 +48,7 @@ def known_spec(config: Any, dtype: str | None, name: str) -> ModelSpec | None:
 
 
 _FAMILIES: dict[str, dict[str, Any]] = {
-    # what a config.json may leave out, and `_` what it does not say: which parts have biases, how many norms
+    # values that a config.json may omit, and with `_` those that it never has: biases, number of norms, ...
     "llama": {},
     "granite": {},
     "smollm3": {"tie_word_embeddings": True},
@@ -91,7 +90,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 
 
 class _Config:
-    """One config, with what its family leaves out filled in."""
+    """One config, completed with the defaults of its family."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         text = config.get("text_config")
@@ -112,14 +111,16 @@ class _Config:
         if strange:
             raise UserError(
                 f"model type {self.family} has {strange[0]}, which the cost model does not know; it knows "
-                f"{', '.join(_FAMILIES)} and models built like them"
+                f"{', '.join(_FAMILIES)} and models of the same architectures"
             )
 
     def need(self, *keys: str) -> int:
-        """The first of these that is set. Raises UserError where none is."""
+        """The value of the first of these keys that is set. Raises UserError where none is."""
         value = self.get(*keys)
         if value is None:
-            raise UserError(f"this config.json (model type {self.family}) is no language model's: it has no {keys[0]}")
+            raise UserError(
+                f"this config.json (model type {self.family}) is not of a language model: it has no {keys[0]}"
+            )
         return int(value)
 
     def get(self, *keys: str) -> Any:
@@ -147,7 +148,7 @@ class _Config:
         )
 
     def windows(self, count: int) -> list[int | None]:
-        """Each layer's sliding window."""
+        """Each layer's sliding window; None: attention to all tokens."""
         size = self.get("sliding_window")
         rule = self.get("_window")
         if rule == "late" and not self.get("use_sliding_window"):
@@ -219,7 +220,7 @@ class _Config:
         )
 
     def head(self, hidden: int) -> Head:
-        """By the architecture: a language model's, or a reward model's."""
+        """The head by architecture: of a language model, or of a reward model."""
         architecture = str((self.outer.get("architectures") or ["?"])[0])
         labels = self.get("num_labels") or len(self.get("id2label") or (0, 1))
         if architecture in REWARD_HEADS:
@@ -237,7 +238,7 @@ class _Config:
         return Head(matrices, params, params)
 
     def quantized_bytes(self) -> float | None:
-        """Bytes of a weight in a quantized checkpoint, its scales and what is left unquantized not counted."""
+        """Bytes of a weight in a quantized checkpoint, without scales and unquantized weights; None: not quantized."""
         quantization = self.outer.get("quantization_config") or {}
         if bits := quantization.get("bits") or quantization.get("weight_bits"):
             return float(bits) / 8
@@ -246,5 +247,5 @@ class _Config:
 
 def _known(dtype: str) -> str:
     if dtype not in BYTES:
-        raise UserError(f"dtype {dtype!r} is not known: {', '.join(BYTES)}")
+        raise UserError(f"unknown dtype {dtype!r}: known: {', '.join(BYTES)}")
     return dtype

@@ -1,4 +1,4 @@
-"""The cost of a strategy on one problem, on paper: for `infer cost`, before anything is spent."""
+"""Estimates the cost of a strategy on one problem for `infer cost`, without running it."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Row:
     bytes: float
     eflops: float
     seconds: float
-    """Device time at the roofline: no engine is faster."""
+    """Device time at the roofline, a lower bound for any engine."""
     dollars: float | None
     """None where the hardware has no price."""
 
@@ -29,9 +29,9 @@ class Estimate:
     """The cost of solving one problem."""
 
     rows: list[Row]
-    """Generator prefill and decode, verifier if there is one, total."""
+    """Generator prefill, generator decode, verifier (if there is one), total."""
     memory: float
-    """Bytes of all weights, and of the KV cache of the trajectories that are kept, as they end."""
+    """Bytes of all weights, and of the KV cache of the trajectories that are kept, at their full length."""
 
 
 def estimate(
@@ -47,15 +47,15 @@ def estimate(
 ) -> Estimate:
     """The cost of `samples` trajectories of `tokens` tokens after one prompt, decoded together.
 
-    The prompt is computed once, and read from the prefix cache by the other samples. Best-of-N and majority voting
-    are `samples=n`, greedy decoding is `samples=1`; a search that keeps n trajectories and samples m next steps of each
-    (beam search, A*) is `samples=n, branches=m`: each step costs m times. The verifier, a process reward model, sees
-    every token that was generated once, after its own cached prefix. `serving` is by default one batch of all
-    branches. Raises UserError for a dtype that the hardware has no peak for.
+    The prompt is computed once; the other samples read it from the prefix cache. Best-of-N and majority voting are
+    `samples=n`, greedy decoding is `samples=1`. A search that keeps n trajectories and samples m next steps of each
+    (beam search, A*) is `samples=n, branches=m`: each step costs m times as much. The verifier, a process reward model,
+    reads every generated token once, after its own cached prefix. `serving` is by default one batch of all branches.
+    Raises UserError for a dtype without a peak rate on the hardware.
     """
     batch = samples * branches
     serving = serving or Serving(batch=batch)
-    # one branch for each sample and step is kept, so all see contexts of the same lengths
+    # one branch of each sample and step is kept, so all have contexts of the same lengths
     branch = request_cost(spec, 0, prompt, tokens + 1, serving=serving)
     rows = [
         _row("generator prefill", prompt, request_cost(spec, prompt, 0, 1), spec, hardware),

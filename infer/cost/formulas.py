@@ -2,11 +2,11 @@
 
     request_cost(spec, prefill=200, cached=0, generated=4000, serving=Serving(batch=32))
 
-Counted are the matrix products, two FLOPs for a multiplication and an addition, and the bytes of weights and KV cache
-that move between memory and chip. A token attends to those before it and to itself: `context` cached tokens make
-`context + 1` keys. Not counted: norms, activation functions, rotary embeddings, softmax and sampling (a percent or two
-of the FLOPs); activations and logits on their way through memory; communication between devices; the split of a long
-prefill into chunks; speculative decoding, which spends FLOPs on drafts to save passes.
+The formulas count the matrix products, with two FLOPs for a multiplication and an addition, and the bytes of weights
+and KV cache that move between memory and chip. A token attends to those before it and to itself: `context` cached
+tokens make `context + 1` keys. They do not count norms, activation functions, rotary embeddings, softmax and sampling
+(a percent or two of the FLOPs); memory traffic of activations and logits; communication between devices; the split of a
+long prefill into chunks; speculative decoding, which spends FLOPs on drafts to save passes.
 """
 
 import functools
@@ -38,13 +38,13 @@ class Cost:
     """The cost of some passes, by cause."""
 
     weights: Work = Work()
-    """The layers' matrices, and the embedding's rows."""
+    """The matrices of the layers, and the rows of the embedding."""
     kv: Work = Work()
-    """Attention: queries with keys, probabilities with values, and the KV cache's traffic."""
+    """Attention: queries with keys, probabilities with values, and the traffic of the KV cache."""
     logits: Work = Work()
     """The head."""
     passes: float = 0
-    """Forward passes; of one shared with others, this request's share."""
+    """Forward passes; a pass that others share counts as this request's share."""
 
     @property
     def flops(self) -> float:
@@ -69,7 +69,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:
-    """The cost of a request, prefill and decode apart. Added with `+`."""
+    """The cost of a request, separately for prefill and decode. Costs are added with `+`."""
 
     prefill: Cost = Cost()
     decode: Cost = Cost()
@@ -95,11 +95,11 @@ class RequestCost:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a request is run among others, and so its share of a pass.
+    """The requests that run together with one request, which determine its share of a pass.
 
-    `batch` requests like it go through each pass together and share what is read of the weights. `sharers` of them
-    have their prompt's KV blocks in common, read once for all in a decode step (cascade attention); 1, the default:
-    each request reads them for itself, as the usual kernels do even where the blocks are stored once.
+    `batch` requests like it go through each pass together and share the reading of the weights. `sharers` of them share
+    the KV blocks of their prompt, which a decode step reads once for all (cascade attention). By default, 1, each
+    request reads them for itself, as the usual kernels do even if the blocks are stored once.
     """
 
     batch: float = 1
@@ -120,9 +120,9 @@ def prefill_cost(
 ) -> Cost:
     """One pass over `tokens` of a prompt after `cached` ones, with `logits` positions through the head.
 
-    Each token attends to those before it and itself: `causal` counts just these pairs, as kernels that skip what is
-    masked do; False counts every query with every key of the pass, as a full masked product does
-    (torch.utils.flop_counter). The cached keys and values are read once, the new ones written.
+    Each token attends to those before it and itself. `causal` counts only these pairs, as for kernels that skip masked
+    ones; False counts every query with every key of the pass, as for a full masked product (torch.utils.flop_counter).
+    The cached keys and values are read once, and the new ones written.
     """
     if tokens == 0:
         return Cost()
@@ -144,8 +144,8 @@ def decode_cost(
 ) -> Cost:
     """`steps` passes of one token each, the first after `context` cached tokens.
 
-    The first `shared` tokens (default: all of `context`) are those that `serving.sharers` have in common. In each step
-    the keys and values attended to are read, the new token's written.
+    `serving.sharers` requests share the first `shared` tokens (default: all of `context`). Each step reads the keys and
+    values that it attends to, and writes those of the new token. Raises UserError for sparse attention over latents.
     """
     if steps == 0:
         return Cost()
@@ -170,14 +170,15 @@ def decode_cost(
     return _with_weights(spec, kv, tokens=steps, passes=steps, tokens_in_pass=1, logits=steps, serving=serving)
 
 
-@functools.lru_cache(maxsize=1 << 12)  # a budget asks for the same shapes again and again
+@functools.lru_cache(maxsize=1 << 12)  # budgets ask for the same shapes many times
 def request_cost(
     spec: ModelSpec, prefill: int, cached: int, generated: int, *, serving: Serving = ALONE
 ) -> RequestCost:
     """The cost of one request: `prefill` prompt tokens computed after `cached` ones, then `generated` tokens sampled.
 
-    The prefill gives the first token, each decode step one more; the last one is sampled, not computed. A request that
-    generates nothing (a reward model's) goes through the head once. Closed form: its time does not grow with tokens.
+    The prefill gives the first token, each decode step one more; the last token is only sampled, not computed. A
+    request that generates nothing (to a reward model) goes through the head once. It is a closed form: the time of this
+    call does not grow with the number of tokens.
     """
     return RequestCost(
         prefill_cost(spec, prefill, cached, serving=serving),
@@ -195,16 +196,17 @@ def affordable_tokens(
     most: int,
     serving: Serving = ALONE,
 ) -> int:
-    """The largest number of tokens, `most` at most, that a request may generate for `amount`; 0 if not even one.
+    """The largest number of tokens up to `most` that a request can generate for `amount`; 0 if it can't generate one.
 
-    Exact: measure(request_cost(n)) <= amount < measure(request_cost(n + 1)). `measure` turns a cost into the amount's
-    unit and must not fall as costs grow: `lambda cost: cost.flops`, or a hardware's eFLOPs, seconds or dollars.
+    The result n is exact: measure(request_cost(n)) <= amount < measure(request_cost(n + 1)). `measure` turns a cost
+    into the amount's unit and must not fall as costs grow: `lambda cost: cost.flops`, or a hardware's eFLOPs, seconds
+    or dollars.
     """
 
     def price(generated: int) -> float:
         return measure(request_cost(spec, prefill, cached, generated, serving=serving))
 
-    if price(most) <= amount:  # as it is until a budget comes to its end
+    if price(most) <= amount:  # the usual case: the budget is not nearly spent
         return max(most, 0)
     return bisect_right(range(1, most), amount, key=price)
 
@@ -212,7 +214,7 @@ def affordable_tokens(
 def _with_weights(
     spec: ModelSpec, kv: Work, *, tokens: int, passes: int, tokens_in_pass: int, logits: int, serving: Serving
 ) -> Cost:
-    """Adds the costs other than attention. The head's network of a ParScale model counts as the head."""
+    """Adds the costs other than attention. The network that weighs a ParScale model's streams counts as head."""
     in_pass = tokens_in_pass * serving.batch * spec.streams
     share = passes / serving.batch if serving.batch != 1 else passes
     read = spec.body_read(in_pass) * share + tokens * spec.hidden
@@ -233,8 +235,10 @@ def _sparse(
     sparse: TopK | BlockTopK,
     sharers: float,
 ) -> tuple[float, float]:
-    """FLOPs, and numbers read, of sparse attention in one layer. Each request reads the chosen tokens for itself; the
-    scan that chooses them can be shared."""
+    """FLOPs, and numbers read, of sparse attention in one layer.
+
+    Each request reads the chosen tokens for itself; the scan that chooses them can be shared.
+    """
     if isinstance(attention, LatentAttention):
         raise UserError("sparse attention over latents (multi-head latent attention) is not modelled: leave it dense")
     keys = attention.kv_size // 2

@@ -1,4 +1,4 @@
-"""Machines: what they compute and move in a second, and what an hour costs.
+"""Devices: their rates of arithmetic and memory traffic, and the price of an hour.
 
 hardware = find("h100")
 hardware.intensity("bfloat16")      # 295 FLOPs in the time of one byte
@@ -19,22 +19,22 @@ from infer.errors import UserError, nearest
 _TERA, _GIGA = 1e12, 1e9
 
 SAME_RATE = {"float16": "bfloat16", "int4": "bfloat16"}
-"""Dtypes that a data sheet gives one figure for, or that are unpacked to another before they are multiplied."""
+"""Dtypes with the rate of another: data sheets give one figure for both, or they are unpacked to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """One device. Rates are its data sheet's peaks; what is reached is less, see `runtime`."""
+    """One device. Rates are the peaks of its data sheet; engines reach less, see `runtime`."""
 
     name: str
     peak: Mapping[str, float]
-    """FLOP/s of dense matrix products by dtype (without sparsity, which data sheets like to quote twofold)."""
+    """FLOP/s of dense matrix products by dtype. Data sheets often quote twice that, for sparse matrices."""
     bandwidth: float
     """Bytes/s between memory and chip."""
     memory: float
     """Bytes."""
     price: float | None = None
-    """US dollars an hour; None: unknown. The figures in `HARDWARE` are examples: prices move, give your own."""
+    """US dollars an hour; None: unknown. The figures in `HARDWARE` are examples: prices change, so give your own."""
 
     def flops_per_second(self, dtype: str) -> float:
         """Peak FLOP/s. Raises UserError for a dtype without one."""
@@ -44,8 +44,10 @@ class Hardware:
         return rate
 
     def intensity(self, dtype: str) -> float:
-        """FLOPs that it computes in the time it moves one byte: where the roofline bends, and what Kinetics' eFLOPs
-        weigh bytes with."""
+        """FLOPs in the time of one byte: the ridge of the roofline, and the weight of bytes in Kinetics' eFLOPs.
+
+        Raises UserError for a dtype without a peak.
+        """
         return self.flops_per_second(dtype) / self.bandwidth
 
 
@@ -115,18 +117,18 @@ HARDWARE = {
         price=1.20,  # Google Cloud, us-central1, list price, 2025
     ),
 }
-"""Devices by the name they are asked for. Prices are examples with their date."""
+"""Devices by the names that users give. Prices are examples with their dates."""
 
 THIS_CPU = "cpu"
 
 
 def cache_folder() -> Path:
-    """Where measurements are kept: `$XDG_CACHE_HOME/infer`, by default `~/.cache/infer`."""
+    """The folder of measurements: `$XDG_CACHE_HOME/infer`, by default `~/.cache/infer`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infer"
 
 
 def find(name: str) -> Hardware:
-    """A device by name; "cpu" is this machine as `measure` found it. Raises UserError."""
+    """Finds a device by name; "cpu" is this machine as measured by `measure`. Raises UserError."""
     key = name.lower().replace(" ", "").replace("_", "-")
     if key == THIS_CPU:
         return _measured()
@@ -136,10 +138,11 @@ def find(name: str) -> Hardware:
 
 
 def measure(seconds: float = 1.0) -> Hardware:
-    """Measures this machine's CPU with torch, on as many threads as torch uses, and keeps the result for `find`.
+    """Measures this machine's CPU with torch, on as many threads as torch uses, and stores the result for `find`.
 
-    FLOP/s are the best of repeated products of square matrices of 1,024, for float32 and bfloat16; bytes/s those of
-    copying 256 MB, read and written. Each figure takes about `seconds`. It is kept in `cache_folder()/hardware.json`.
+    FLOP/s are the best of repeated products of 1,024 x 1,024 matrices, for float32 and bfloat16. Bytes/s are the best
+    of repeated copies of 256 MB, read and written. Each figure takes about `seconds`. They are stored in
+    `cache_folder()/hardware.json`.
     """
     import torch
 
@@ -170,7 +173,7 @@ def measure(seconds: float = 1.0) -> Hardware:
 
 
 def keep(name: str, record: dict[str, Any]) -> Path:
-    """Writes a measurement into the cache folder, whole or not at all."""
+    """Writes a measurement into the cache folder, complete or not at all. Returns its path."""
     path = cache_folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}")
@@ -180,12 +183,12 @@ def keep(name: str, record: dict[str, Any]) -> Path:
 
 
 def kept(name: str, command: str) -> dict[str, Any]:
-    """Reads a measurement. Raises UserError, naming the command that makes it, where there is none."""
+    """Reads a measurement. Raises UserError, which names the command that makes it, where there is none."""
     path = cache_folder() / name
     try:
         record: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"nothing is measured yet in {path}: run {command}") from None
+        raise UserError(f"there is no measurement yet in {path}: run {command}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): run {command} again") from None
     return record

@@ -1,6 +1,6 @@
 """The sizes of a model that its cost depends on. `infer.cost.config` reads them from a `config.json`.
 
-Parameters are counted matrix by matrix and equal those of the loaded model. Layers that are alike are kept once, with
+Parameters are counted matrix by matrix; the sum equals that of the loaded model. Equal layers are stored once, with
 their number.
 """
 
@@ -13,22 +13,22 @@ from infer.cost.attention import Decode, Dense
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Grouped-query attention: multi-head where `kv_heads` is `heads`, multi-query where it is 1."""
+    """Grouped-query attention: multi-head if `kv_heads` is `heads`, multi-query if it is 1."""
 
     hidden: int
     heads: int
     kv_heads: int
     head_dim: int
     window: int | None = None
-    """A token attends to so many, itself included; None: to all before it."""
+    """Tokens that a token attends to, including itself; None: all before it."""
     qkv_bias: bool = False
     out_bias: bool = False
     norm_params: int = 0
-    """Of the norms of queries and keys."""
+    """Parameters of the norms of queries and keys."""
 
     @property
     def matrix_params(self) -> int:
-        """Of the matrices that each token is multiplied with."""
+        """Parameters of the matrices that each token is multiplied with."""
         return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
 
     @property
@@ -38,7 +38,7 @@ class Attention:
 
     @property
     def kv_size(self) -> int:
-        """Numbers that one token leaves in the KV cache."""
+        """Numbers that one token adds to the KV cache."""
         return 2 * self.kv_heads * self.head_dim
 
     @property
@@ -57,7 +57,7 @@ class Attention:
 
     @property
     def expand_flops(self) -> int:
-        """FLOPs that each cached token costs again in a prefill that follows it."""
+        """FLOPs that each cached token costs again in a later prefill."""
         return 0
 
 
@@ -65,9 +65,9 @@ class Attention:
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2, 2405.04434, section 2.1): the cache holds one latent for all heads.
 
-    A prefill expands latents into keys and values of all heads, those of the cached prefix again; a decode step
-    multiplies the expansion into query and output instead ("absorbed") and attends to the latents themselves, as vLLM
-    does.
+    A prefill expands latents into keys and values of all heads, and expands those of the cached prefix again. A decode
+    step instead multiplies the expansion into query and output ("absorbed") and attends to the latents themselves, as
+    in vLLM.
     """
 
     hidden: int
@@ -142,12 +142,12 @@ class Experts:
 
     @property
     def expert_params(self) -> int:
-        """Of one expert."""
+        """Parameters of one expert."""
         return 3 * self.hidden * self.inner
 
     @property
     def _always(self) -> int:
-        """The router and the shared experts."""
+        """Parameters of the router and the shared experts."""
         return self.hidden * (self.count + self.shared_gate + 3 * self.shared_inner)
 
     @property
@@ -159,9 +159,11 @@ class Experts:
         return self.count * self.expert_params + self._always
 
     def hit(self, tokens: float) -> float:
-        """Experts that a pass of so many tokens reads, expected: a token leaves one out with probability
-        1 - active/count, so count (1 - (1 - active/count)^tokens). Assumes that tokens choose independently and all
-        experts alike; the choices of real routers go together within a text, and hit fewer."""
+        """The expected number of experts that a pass of that many tokens reads: count (1 - (1 - active/count)^tokens).
+
+        A token misses a given expert with probability 1 - active/count. This assumes that tokens choose independently
+        and all experts equally often. The choices of real routers are correlated within a text, and hit fewer.
+        """
         missed: float = (1 - self.active / self.count) ** tokens
         return self.count * (1 - missed)
 
@@ -180,7 +182,7 @@ class Layer:
 
     @property
     def matrix_params(self) -> int:
-        """Of the matrices that each token is multiplied with."""
+        """Parameters of the matrices that each token is multiplied with."""
         return self.attention.matrix_params + self.mlp.active_matrix_params
 
 
@@ -190,27 +192,27 @@ class Head:
 
     matrix_params: int
     params: int
-    """Those of its own: none for a head that is tied to the embedding."""
+    """Its own parameters: none for a head that is tied to the embedding."""
     read: int
     """Parameters read in a pass."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A decoder-only transformer's sizes, and how it is run: all that its cost depends on.
+    """A decoder-only transformer's sizes, dtypes and attention: all that its cost depends on.
 
-    `streams` are the parallel streams of ParScale (2505.10475): each token goes through the layers so many times, with
-    `prefix` trained tokens in front of the KV cache of each stream, and a small network weighs their outputs. Try it
-    on any model with `dataclasses.replace(spec, streams=4, prefix=48)`.
+    `streams` is the number of parallel streams of ParScale (2505.10475): each token goes through the layers once for
+    each, with `prefix` trained tokens before the KV cache of each stream, and a small network weighs their outputs. Any
+    model can be priced with it: `dataclasses.replace(spec, streams=4, prefix=48)`.
     """
 
     hidden: int
     vocab: int
     layers: tuple[tuple[Layer, int], ...]
-    """Each kind of layer with the number of layers of its kind."""
+    """Each kind of layer with its number of layers."""
     head: Head
     dtype: str = "bfloat16"
-    """Of the arithmetic; weights and KV cache may be stored in fewer bytes."""
+    """Dtype of the arithmetic; weights and KV cache may be stored in fewer bytes."""
     weight_bytes: float = 2
     kv_bytes: float = 2
     streams: int = 1
@@ -224,7 +226,7 @@ class ModelSpec:
 
     @cached_property
     def stream_params(self) -> int:
-        """ParScale's own: prefixes of keys and values, and Linear(P h, h), Linear(h, P) to weigh the streams."""
+        """ParScale's parameters: prefixes of keys and values, and Linear(P h, h), Linear(h, P) to weigh the streams."""
         if self.streams == 1:
             return 0
         return self.streams * self.prefix * self.kv_size + self.aggregation_params
@@ -239,17 +241,17 @@ class ModelSpec:
 
     @cached_property
     def body_params(self) -> int:
-        """All layers and the last norm."""
+        """Parameters of all layers and the last norm."""
         return sum(layer.params * count for layer, count in self.layers) + self.hidden
 
     @cached_property
     def params(self) -> int:
-        """All parameters, tied ones once."""
+        """All parameters; tied ones count once."""
         return self.embedding_params + self.body_params + self.head.params + self.stream_params
 
     @cached_property
     def active_params(self) -> int:
-        """Parameters that serve one token: `params` without the experts it is not sent to."""
+        """Parameters that one token uses: `params` without the experts that it is not sent to."""
         idle = sum(
             (layer.mlp.params - layer.mlp.active_matrix_params) * count
             for layer, count in self.layers
@@ -259,17 +261,17 @@ class ModelSpec:
 
     @cached_property
     def matrix_params(self) -> int:
-        """Of the matrices in the layers that each token is multiplied with, head and embedding apart."""
+        """Parameters of the layers' matrices that each token is multiplied with, without head and embedding."""
         return sum(layer.matrix_params * count for layer, count in self.layers)
 
     @cached_property
     def kv_size(self) -> int:
-        """Numbers that one token of one stream leaves in the KV cache, all layers."""
+        """Numbers that one token of one stream adds to the KV cache, over all layers."""
         return sum(layer.attention.kv_size * count for layer, count in self.layers)
 
     @cached_property
     def attentions(self) -> tuple[tuple[Attention | LatentAttention, int], ...]:
-        """Each kind of attention with the number of layers that have it."""
+        """Each kind of attention with its number of layers."""
         counts: Counter[Attention | LatentAttention] = Counter()
         for layer, count in self.layers:
             counts[layer.attention] += count
@@ -277,7 +279,7 @@ class ModelSpec:
 
     @cached_property
     def _experts(self) -> tuple[tuple[Experts, int], ...]:
-        """Each kind of mixture with all parameters of its experts' matrices, one of each layer."""
+        """Each kind of mixture with the parameters of one expert of each of its layers, summed."""
         kinds = ((layer.mlp, layers) for layer, layers in self.layers if isinstance(layer.mlp, Experts))
         return tuple((mlp, mlp.expert_params * layers) for mlp, layers in kinds)
 
@@ -286,7 +288,7 @@ class ModelSpec:
         return self.body_params - sum(mlp.count * size for mlp, size in self._experts)
 
     def body_read(self, tokens: float) -> float:
-        """Parameters of the layers read in a pass of so many tokens (all streams): of experts only those hit."""
+        """The layers' parameters that a pass of that many tokens (of all streams) reads: of experts only those hit."""
         read: float = self._always_read
         for experts, size in self._experts:
             read += experts.hit(tokens) * size

@@ -1,16 +1,16 @@
-"""Idealized runtime (Narayanan et al. 2305.02440): how long passes take on given hardware, alone and undisturbed.
+"""Idealized runtime (Narayanan et al. 2305.02440): the time of passes on given hardware without other load.
 
     Runtime(find("h100"), spec.dtype).seconds(cost)          the roofline
     runtime = fit(spec, find("cpu"), groups, seconds)        fitted to measured times (`infer.runs.calibrate`)
     runtime.seconds(group_cost(spec, shapes))
 
-The paper takes the time of a query as that of encoding its prompt plus a constant for each further token, both fitted
-to runs on dedicated hardware. Here both phases are lines over their roofline,
+In the paper, the time of a query is that of encoding its prompt plus a constant for each further token, both fitted to
+runs on dedicated hardware. Here the time of each phase is a linear function of its roofline,
 
     seconds = overhead x passes + slowdown x max(FLOPs / peak, bytes / bandwidth)
 
-with overhead 0 and slowdown 1 for the roofline itself, which no engine reaches. A phase is put under one roof as a
-whole, as if its passes were alike.
+with overhead 0 and slowdown 1 for the roofline itself, which no engine reaches. A phase has one roofline as a whole, as
+if all its passes were equal.
 """
 
 import re
@@ -34,17 +34,17 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Seconds of a phase over its roofline."""
+    """Seconds of a phase as a linear function of its roofline."""
 
     overhead: float = 0.0
-    """Seconds of each pass that no work explains: scheduling, sampling, launching kernels."""
+    """Seconds of each pass besides its work: scheduling, sampling, launching kernels."""
     slowdown: float = 1.0
-    """Measured seconds for one of the roofline."""
+    """Measured seconds for each second of the roofline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """How fast a model runs on a device: by the device's roofline, or as calibrated."""
+    """The speed of a model on a device: by the device's roofline, or calibrated."""
 
     hardware: Hardware
     dtype: str
@@ -52,11 +52,11 @@ class Runtime:
     decode: Line = Line()
 
     def seconds(self, cost: RequestCost) -> float:
-        """Device time of a cost. Shares of passes count as shares of their time, so times of requests add up."""
+        """Device time of a cost. A share of a pass counts as that share of its time, so times of requests add up."""
         return self._phase(cost.prefill, self.prefill) + self._phase(cost.decode, self.decode)
 
     def dollars(self, cost: RequestCost) -> float:
-        """Price of the device for that time. Raises UserError where the hardware has no price."""
+        """The device's price for the time of a cost. Raises UserError where the hardware has no price."""
         if self.hardware.price is None:
             raise UserError(f"{self.hardware.name} has no price: give one in dollars an hour")
         return self.seconds(cost) * self.hardware.price / 3600
@@ -72,7 +72,7 @@ class Runtime:
         return max(cost.flops / self.hardware.flops_per_second(self.dtype), cost.bytes / self.hardware.bandwidth)
 
     def keep(self, model: str) -> None:
-        """Keeps a calibration for `kept`, in `hardware.cache_folder()`."""
+        """Stores the calibration in `hardware.cache_folder()`, for `kept`."""
         keep(_file(model), asdict(self))
 
     @classmethod
@@ -93,15 +93,15 @@ def _file(model: str) -> str:
 
 
 def group_cost(spec: ModelSpec, shapes: Sequence[Shape]) -> RequestCost:
-    """The cost of requests that start together: one pass for all their prompts, then passes of those that still run.
+    """The cost of requests that start together: one pass for all prompts, then passes of those that still run.
 
-    (An engine with a limit on tokens in a pass splits a large prefill: that is ignored.)
+    An engine that limits the tokens of a pass splits a large prefill; this is ignored.
     """
     together = Serving(batch=len(shapes))
     prefill = sum((prefill_cost(spec, s.prefill, s.cached, serving=together) for s in shapes), Cost())
     decode = Cost()
     running = sorted(shapes, key=lambda shape: shape.generated)
-    done = 1  # the prefill gave each its first token
+    done = 1  # the prefill gave each request its first token
     for index, shape in enumerate(running):
         steps = shape.generated - done
         if steps <= 0:
@@ -115,7 +115,7 @@ def group_cost(spec: ModelSpec, shapes: Sequence[Shape]) -> RequestCost:
 
 
 def fit(spec: ModelSpec, hardware: Hardware, groups: Sequence[Sequence[Shape]], seconds: Sequence[float]) -> Runtime:
-    """Overheads and slowdowns, none negative, of least squared relative error over the groups' times."""
+    """Fits overheads and slowdowns, none negative: the least squares of relative errors of the groups' seconds."""
     import numpy as np
     from scipy.optimize import nnls
 

@@ -1,4 +1,4 @@
-"""How good a reward model is at judging steps: its scores with plain transformers, and the figures made of them."""
+"""Measures how well a reward model judges steps: its scores with plain transformers, and statistics of them."""
 
 from dataclasses import dataclass
 
@@ -15,24 +15,24 @@ from infer.nano.sampling import Sample
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A completion with, for each of its finished steps, the reward model's score and the truth."""
+    """The reward model's scores of a completion's finished steps, and their true verdicts."""
 
     scores: list[float]
     verdicts: list[bool]
 
     @property
     def is_right(self) -> bool:
-        """Whether the solution is right: every step is, the answer included."""
+        """Whether every step is right, including the answer."""
         return all(self.verdicts)
 
 
 def judge(
     model: Qwen3ForSequenceClassification, words: PreTrainedTokenizerFast, samples: list[Sample], batch: int = 64
 ) -> list[Judged]:
-    """Score the steps of samples: the probability of label 1 at each step's last token.
+    """Scores the steps of samples: the probability of label 1 at each step's last token.
 
-    One pass reads all steps of a solution off: the model is causal, so these are the very scores of the prefixes that
-    end there.
+    One pass gives the scores of all steps of a solution: the model is causal, so each equals the score of the prefix
+    that ends there.
     """
     annotator = Annotator(words)
     judged: dict[int, Judged] = {}
@@ -43,7 +43,7 @@ def judge(
         rows = [p + samples[i].completion for p, i in zip(words(prompts)["input_ids"], chosen, strict=True)]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         for row, tokens in zip(ids, rows, strict=True):
-            row[: len(tokens)] = torch.tensor(tokens)  # padding comes after what is read: causality hides it
+            row[: len(tokens)] = torch.tensor(tokens)  # padding comes last, and a causal model does not see it
         with torch.inference_mode():
             right = model.score(model.model(input_ids=ids, use_cache=False).last_hidden_state).softmax(-1)[..., 1]
         for row, tokens, i in zip(right.tolist(), rows, chosen, strict=True):
@@ -54,16 +54,16 @@ def judge(
 
 
 def auc(positive: list[float], negative: list[float]) -> float:
-    """The probability that a positive outranks a negative, ties counting half (area under the ROC curve)."""
+    """The probability that a positive outranks a negative; ties count half (area under the ROC curve)."""
     ranks = rankdata(np.array(positive + negative))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def auc_at_first_wrong_step(judged: list[Judged]) -> float:
-    """Scores at correct steps against scores at the first wrong step of each wrong solution.
+    """AUC of scores at right steps against scores at the first wrong step of each wrong solution.
 
-    Steps after the first wrong one count on neither side: search has left the right path there already.
+    Steps after the first wrong one do not count: a search has already left the right path there.
     """
     right: list[float] = []
     wrong: list[float] = []
@@ -75,14 +75,14 @@ def auc_at_first_wrong_step(judged: list[Judged]) -> float:
 
 
 def auc_of_solutions(judged: list[Judged]) -> float:
-    """Right against wrong solutions, each scored by the minimum over its steps."""
+    """AUC of right against wrong solutions, each scored by the minimum over its steps."""
     score = {True: [min(s.scores) for s in judged if s.scores and s.is_right]}
     score[False] = [min(s.scores) for s in judged if s.scores and not s.is_right]
     return auc(score[True], score[False])
 
 
 def calibration_error(judged: list[Judged], bins: int = 15) -> float:
-    """Expected calibration error of the step scores, all steps, equal bins (Guo et al. 2017, arXiv:1706.04599)."""
+    """Expected calibration error of all step scores, with bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
     scores: NDArray[np.float64] = np.array([x for s in judged for x in s.scores])
     truth: NDArray[np.float64] = np.array([x for s in judged for x in s.verdicts], dtype=np.float64)
     index = np.minimum((scores * bins).astype(int), bins - 1)

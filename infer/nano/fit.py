@@ -1,4 +1,4 @@
-"""What training a generator and training a reward model share: packing, the optimizers, the loop."""
+"""Training code shared by generators and reward models: packing, the optimizers, the loop."""
 
 import math
 import time
@@ -15,18 +15,18 @@ WARMUP = 50  # steps
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A problem with a solution as tokens, and what is to be learned at each of them; `IGNORE` for nothing."""
+    """A problem with a solution as tokens, and the targets to learn at each token; `IGNORE` where there is none."""
 
     ids: list[int]
     targets: list[int]
-    """The token that should come next."""
+    """The right next token."""
     verdicts: list[int]
-    """Whether this token is right: 1 or 0."""
+    """1 if this token is right, else 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences packed into rows, all `[rows, ROW]`; positions start from 0 at each sequence's first token."""
+    """Sequences packed into rows, all `[rows, ROW]`; positions start at 0 with each sequence's first token."""
 
     ids: Tensor
     targets: Tensor
@@ -37,7 +37,7 @@ class Batch:
 
 
 def pack(sequences: list[Sequence]) -> Batch:
-    """Pack sequences into as few rows as first-fit finds: a third fewer tokens than padding each to the longest."""
+    """Packs sequences into rows by first fit: a third fewer tokens than padding each to the longest."""
     rows: list[list[Sequence]] = []
     room: list[int] = []
     for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
@@ -68,8 +68,8 @@ def pack(sequences: list[Sequence]) -> Batch:
 def hidden_states(backbone: nn.Module, batch: Batch) -> Tensor:
     """The last hidden states `[rows, ROW, hidden]` of a transformers decoder, float32.
 
-    Matrix products are in bfloat16, weights and the residual stream in float32: a quarter faster on AVX-512 for the
-    larger sizes.
+    Matrix products are in bfloat16, weights and the residual stream in float32. This is a quarter faster on AVX-512 for
+    the larger sizes.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = backbone(
@@ -89,11 +89,11 @@ def fit(
     vector_lr: float = 5e-3,
     name: str = "",
 ) -> list[float]:
-    """Train `model` for `steps` batches and return the loss of each.
+    """Trains `model` for `steps` batches and returns the loss of each.
 
-    Muon (https://kellerjordan.github.io/posts/muon/) for the matrices inside the layers, AdamW for embeddings, norms
-    and heads: AdamW for everything reached 7 times the loss in the same time. The learning rates warm up, stay to half
-    way, then fall to zero along a line.
+    Muon (https://kellerjordan.github.io/posts/muon/) trains the matrices inside the layers, AdamW embeddings, norms and
+    heads. With AdamW for everything the loss was 7 times as high after the same time. The learning rates warm up, are
+    constant until half way, then fall linearly to zero.
     """
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     matrices = [p for n, p in trained.items() if p.ndim == 2 and ".layers." in n]

@@ -14,7 +14,7 @@ from infer.nano.fit import IGNORE, Batch, Sequence, fit, hidden_states, pack
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One size of the family: its width and how long it is trained."""
+    """One size of the family: its width and the length of its training."""
 
     hidden: int
     steps: int
@@ -32,7 +32,7 @@ SIZES: dict[str, Size] = {
 
 
 def config(hidden: int, layers: int) -> Qwen3Config:
-    """The architecture at a width. Heads of 32 are the smallest that vLLM's CPU attention takes."""
+    """The architecture at a width. A head size of 32 is the smallest that vLLM's CPU attention supports."""
     vocabulary = tokenizer.vocabulary()
     return Qwen3Config(
         vocab_size=len(vocabulary),
@@ -51,7 +51,7 @@ def config(hidden: int, layers: int) -> Qwen3Config:
 
 
 def encode_example(words: PreTrainedTokenizerFast, chain: problems.Chain) -> Sequence:
-    """A problem with its reference solution; to be learned is every token of the solution and the end token."""
+    """A problem with its reference solution. The targets are all tokens of the solution and the end token."""
     prompt: list[int] = words(f"{tokenizer.USER}{chain.prompt}{tokenizer.ASSISTANT}")["input_ids"]
     solution: list[int] = words(f"{chain.solution}{tokenizer.END}")["input_ids"]
     ids = prompt + solution
@@ -59,14 +59,14 @@ def encode_example(words: PreTrainedTokenizerFast, chain: problems.Chain) -> Seq
 
 
 def examples(words: PreTrainedTokenizerFast, size: int, seed: int) -> Iterator[Batch]:
-    """An endless stream of packed batches of `size` fresh problems: nothing is seen twice."""
+    """An endless stream of packed batches of `size` newly drawn problems."""
     chains = problems.training(seed)
     while True:
         yield pack([encode_example(words, next(chains)) for _ in range(size)])
 
 
 def train(size: Size, words: PreTrainedTokenizerFast, name: str, seed: int = 0) -> Qwen3ForCausalLM:
-    """Train one generator; `seed` chooses the family that it belongs to."""
+    """Trains one generator; `seed` selects its family."""
     seed = 1000 * seed + size.seed
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config(size.hidden, size.layers))

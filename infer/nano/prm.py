@@ -1,15 +1,15 @@
 """The process reward model: a generator's layers, two new ones on top, a head that judges steps, and half the neurons.
 
-A step is judged at its last token (`\\n\\n`, or the end token after the answer), and in itself: is it right given what
-the steps before it wrote? A solution is as good as its worst step, so step scores are aggregated by their minimum
+A step is judged at its last token (`\\n\\n`, or the end token after the answer), and by itself: is it right, given the
+text of the steps before it? A solution is as good as its worst step, so step scores are aggregated by their minimum
 (area under the ROC curve of solutions of s: minimum .974, product .975, mean .972, last .733).
 
 Labels at the ends of steps alone are too sparse to build, in minutes, the circuit that compares a written digit with
-the right one. Two denser signals do: every single token's verdict, and, read off below the new layers by the
-generator's own head, the token that should have come next. The second part of the training drops both.
+the right one. Two denser signals do so: the verdict on every token, and the right next token, which the generator's own
+head predicts from the states below the new layers. The second part of the training drops both.
 
-With the new layers the model is half as large again as its generator. Once it has the circuit it can do with less: the
-last part takes half of the neurons out and trains what is left, which is no larger than the generator.
+With the new layers the model is one and a half times as large as its generator. Once it has the circuit it needs fewer
+neurons: the last part of the training removes half of them and trains the rest, which is no larger than the generator.
 """
 
 import copy
@@ -39,10 +39,10 @@ class Recipe:
     dense_steps: int
     final_steps: int
     neurons: int
-    """Of each layer, those that stay."""
+    """Neurons of each layer that remain after pruning."""
     pruned_steps: int
     samples: int = 4000
-    """Sampled solutions of each generator."""
+    """Number of sampled solutions of each generator."""
     batch: int = 32
 
 
@@ -52,7 +52,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def new_model(generator: Qwen3ForCausalLM) -> Qwen3ForSequenceClassification:
-    """A two-label classifier over the generator's layers and `NEW_LAYERS` more, which start as the identity."""
+    """A two-label classifier on the generator's layers and `NEW_LAYERS` more, which start as the identity."""
     settings = generator.config.to_dict()
     depth = settings["num_hidden_layers"]
     del settings["layer_types"]
@@ -79,7 +79,7 @@ class Annotator:
         self.end = tokenizer.vocabulary()[tokenizer.END]
 
     def steps(self, completion: list[int]) -> list[list[int]]:
-        """Split a completion's tokens into steps, each with the token that ends it (the last may lack it)."""
+        """Splits a completion's tokens into steps, each with the token that ends it (the last may lack it)."""
         steps: list[list[int]] = [[]]
         for token in completion:
             steps[-1].append(token)
@@ -88,7 +88,7 @@ class Annotator:
         return [step for step in steps if step]
 
     def expected(self, chain: problems.Chain, steps: list[list[int]]) -> list[list[int] | None]:
-        """The tokens that each step should have had, its end included."""
+        """The right tokens of each step, including its end; None where there are none."""
         texts = [self.words.decode([t for t in step if t not in (self.step_end, self.end)]) for step in steps]
         ends = [self.end if k >= len(chain.operations) else self.step_end for k in range(len(steps))]
         right = problems.expected_steps(chain, texts)
@@ -96,19 +96,19 @@ class Annotator:
         return [None if ids is None else [*ids, end] for ids, end in zip(tokens, ends, strict=True)]
 
     def verdicts(self, sample: Sample) -> list[bool]:
-        """Whether each step of a completion is right, its end token included."""
+        """Whether each step of a completion is right, including its end token."""
         steps = self.steps(sample.completion)
         return [step == right for step, right in zip(steps, self.expected(sample.chain, steps), strict=True)]
 
     def corrupted(self, chain: problems.Chain, rng: random.Random) -> Sample:
-        """A reference solution with slips: a wrong result in every tenth step, and half as many copied wrongly."""
+        """A reference solution with slips: a wrong result in every tenth step, and half as many miscopied values."""
         text = problems.STEP_END.join(problems.corrupt(chain, rng, miscopied=0.05, miscalculated=0.1))
         return Sample(chain, self.words(f"{text}{tokenizer.END}")["input_ids"])
 
     def sequence(self, sample: Sample) -> Sequence:
-        """The prompt and a completion, with the verdict at every token of the latter, at a step's end that of the step.
+        """The prompt and a completion, with a verdict on every token of it; at a step's end it is that of the step.
 
-        To be learned as the next token is what should follow, where all before it in its step are right.
+        The target is the right next token, where all tokens before it in its step are right.
         """
         prompt: list[int] = self.words(f"{tokenizer.USER}{sample.chain.prompt}{tokenizer.ASSISTANT}")["input_ids"]
         steps = self.steps(sample.completion)
@@ -125,7 +125,7 @@ class Annotator:
 
 
 class Verdicts:
-    """A reward model's losses on verdicts: means of the cross-entropy."""
+    """A reward model's losses on verdicts: mean cross-entropies."""
 
     def __init__(self, model: Qwen3ForSequenceClassification, annotator: Annotator) -> None:
         self.model = model
@@ -135,33 +135,33 @@ class Verdicts:
         return F.cross_entropy(cast(Tensor, self.model.score(states[at])), batch.verdicts[at])
 
     def of_steps(self, batch: Batch) -> Tensor:
-        """At the ends of steps."""
+        """The loss at the ends of steps."""
         states = hidden_states(self.model.model, batch)
         return self._mean(states, batch, (batch.verdicts != IGNORE) & torch.isin(batch.ids, self.ends))
 
     def of_tokens_and_steps(self, batch: Batch) -> Tensor:
-        """At the tokens within steps, plus that at the ends of steps."""
+        """The loss at the tokens within steps, plus that at the ends of steps."""
         states = hidden_states(self.model.model, batch)
         judged, end = batch.verdicts != IGNORE, torch.isin(batch.ids, self.ends)
         return self._mean(states, batch, judged & ~end) + self._mean(states, batch, judged & end)
 
 
 class NextToken:
-    """The loss of the token that should come next, from what the new layers of a reward model start from."""
+    """The loss of predicting the right next token from the input of a reward model's new layers."""
 
     def __init__(self, model: Qwen3ForSequenceClassification, generator: Qwen3ForCausalLM) -> None:
-        # The generator's own norm and head, no longer tied to the embedding: where the output is an embedding, the last
-        # layers overwrite the token that was read, and that is just what a written digit's verdict is about.
+        # The generator's own norm and head, no longer tied to the embedding: with a tied head the last layers overwrite
+        # the token that was read, which the verdict on a written digit needs.
         self.norm, self.head = copy.deepcopy(generator.model.norm), copy.deepcopy(generator.lm_head)
         self.below: Tensor | None = None
-        """The hidden states of the model's last pass below its new layers."""
+        """The hidden states below the new layers, from the model's last pass."""
         model.model.layers[generator.config.num_hidden_layers].register_forward_pre_hook(self._remember)
 
     def _remember(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.below = inputs[0]
 
     def loss(self, batch: Batch) -> Tensor:
-        """The mean cross-entropy; call it after the model's pass over the batch."""
+        """The mean cross-entropy. Call it after the model's pass over the batch."""
         assert self.below is not None
         follows = batch.targets != IGNORE
         return F.cross_entropy(self.head(self.norm(self.below[follows].float())), batch.targets[follows])
@@ -170,7 +170,7 @@ class NextToken:
 def batches(
     written: list[Sequence], annotator: Annotator, rng: random.Random, *, size: int, sampled: int, seed: int
 ) -> Iterator[Batch]:
-    """Endless batches of `size` solutions, `sampled` from `written` (which it shuffles), the others with made slips."""
+    """Endless batches of `size` solutions: `sampled` of them from `written` (which it shuffles), others with slips."""
 
     def shuffled() -> Iterator[Sequence]:
         while True:
@@ -189,7 +189,7 @@ def batches(
 def grow(
     recipe: Recipe, generator: Qwen3ForCausalLM, written: list[Sequence], annotator: Annotator, name: str, seed: int
 ) -> Qwen3ForSequenceClassification:
-    """Train a reward model on all of a generator's layers and the new ones: the first two parts."""
+    """Trains a reward model with all of a generator's layers and the new ones: the first two parts."""
     written, rng, size = list(written), random.Random(seed), recipe.batch
     torch.manual_seed(seed)
     model = new_model(generator)
@@ -234,7 +234,7 @@ def prune(
     name: str,
     seed: int,
 ) -> Qwen3ForSequenceClassification:
-    """Take neurons out of a trained reward model and train what is left: the last part."""
+    """Removes neurons from a trained reward model and trains the rest: the last part."""
     pruned = without_neurons(model, recipe.neurons)
     size = recipe.batch
     real = batches(list(written), annotator, random.Random(seed), size=size, sampled=size, seed=seed)
@@ -246,7 +246,7 @@ def prune(
 def train(
     recipe: Recipe, generators: dict[str, Qwen3ForCausalLM], words: PreTrainedTokenizerFast, name: str, seed: int = 0
 ) -> Qwen3ForSequenceClassification:
-    """Train one reward model on solutions of all generators; `seed` chooses the family that it belongs to."""
+    """Trains one reward model on solutions of all generators; `seed` selects its family."""
     annotator = Annotator(words)
     seed = 1000 * seed + recipe.seed
     written: list[Sequence] = []

@@ -1,11 +1,11 @@
 """Procedurally generated arithmetic: chains of operations with a unique step-by-step solution.
 
-A chain starts from a number and applies `+`, `-`, `*`, `/` from left to right; written as one expression with the
-parentheses that precedence asks for, such as `((23+54)*2-88)/3`. Its solution is one operation a step, so the
-label of every step is an exact comparison of strings: no annotation, no noise.
+A chain starts from a number and applies `+`, `-`, `*`, `/` from left to right. It is written as one expression with the
+parentheses that precedence requires, such as `((23+54)*2-88)/3`. Its solution has one operation a step, so the label of
+each step is an exact comparison of strings: no annotation, no noise.
 
-Every expression belongs to exactly one of two splits, by a stable hash of its text: training draws from one, evaluation
-from the other, so that a held-out problem can't occur in training however much of it is drawn.
+A stable hash of its text puts every expression into exactly one of two splits. Training draws from one, evaluation from
+the other, so a held-out problem never occurs in training, however many are drawn.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Chain:
 
     @property
     def prompt(self) -> str:
-        """What the user asks: the expression and `=?`."""
+        """The user's question: the expression and `=?`."""
         return f"{self.expression}=?"
 
     @property
@@ -61,7 +61,7 @@ class Chain:
 
     @property
     def steps(self) -> list[str]:
-        """The reference solution's steps, the answer being the last: `["23+54=77", ..., "Answer: \\boxed{182}"]`."""
+        """The reference solution's steps; the last is the answer: `["23+54=77", ..., "Answer: \\boxed{182}"]`."""
         values = self.values
         worked = [f"{a}{op}{b}={c}" for a, (op, b), c in zip(values, self.operations, values[1:], strict=False)]
         return [*worked, f"Answer: \\boxed{{{values[-1]}}}"]
@@ -97,10 +97,10 @@ def apply(value: int, operator: str, operand: int) -> int | None:
 
 
 def draw(rng: random.Random, operations: int) -> Chain:
-    """Draw a chain: start 2..99, `+`/`-` with 2..99, `*` and exact `/` with 2..9, every value in 1..999.
+    """Draws a chain: start 2..99, `+`/`-` with 2..99, `*` and exact `/` with 2..9, every value in 1..999.
 
-    An operator is drawn among those that are possible, then its operand. Only `rng.random()` is used: its sequence is
-    the one that Python promises to keep between versions.
+    First a possible operator is drawn, then its operand. Only `rng.random()` is used, since Python promises to keep its
+    sequence between versions.
     """
     start = value = 2 + int(rng.random() * 98)
     chain: list[tuple[str, int]] = []
@@ -142,12 +142,12 @@ def held_out(level: int, seed: int = 0) -> Iterator[Chain]:
 
 
 def expected_steps(chain: Chain, steps: list[str]) -> list[str | None]:
-    """What each written step should have been, given what the steps before it wrote; None where nothing is right.
+    """The right text of each written step, given the steps before it; None where no text is right.
 
-    Step k should apply the chain's k-th operation to the value that step k-1 wrote (the start for k = 1); after the
-    last operation the answer should repeat the last value. No result is right where a slip led to a division with a
-    remainder: `?` stands for it, which no model writes. Nothing is right where the value before can't be read, and
-    after the answer.
+    The right step k applies the chain's k-th operation to the value that step k-1 wrote (the start for k = 1); after
+    the last operation, the right answer repeats the last value. No result is right where a slip led to a division with
+    a remainder: `?`, which no model writes, then stands for it. No text is right where the value before can't be read,
+    or after the answer.
     """
     expected: list[str | None] = []
     value: int | None = chain.start
@@ -165,7 +165,7 @@ def expected_steps(chain: Chain, steps: list[str]) -> list[str | None]:
 
 
 def label_steps(chain: Chain, steps: list[str]) -> list[bool]:
-    """Whether each written step is right in itself, whatever came before it: one slip makes one wrong step.
+    """Whether each written step is right by itself, given the steps before it: one slip makes one wrong step.
 
     A solution is right if and only if all its steps are and the last of them is the answer.
     """
@@ -173,10 +173,10 @@ def label_steps(chain: Chain, steps: list[str]) -> list[bool]:
 
 
 def corrupt(chain: Chain, rng: random.Random, miscopied: float, miscalculated: float) -> list[str]:
-    """A solution with slips, each step going on from what the last one wrote.
+    """A solution with slips; each step continues from the value that the last one wrote.
 
-    With probability `miscopied` each, a step misreads the value before it or applies another of the chain's operations,
-    and the answer misreads the last value; with probability `miscalculated` a step writes a wrong result.
+    With probability `miscopied` each, a step misreads the value before it, a step applies another of the chain's
+    operations, and the answer misreads the last value. With probability `miscalculated` a step writes a wrong result.
     """
     steps: list[str] = []
     value = chain.start
@@ -197,7 +197,7 @@ def corrupt(chain: Chain, rng: random.Random, miscopied: float, miscalculated: f
 
 
 def _slip(value: int, rng: random.Random) -> int:
-    """`value` with one digit changed: by one either way (a slipped carry) or to any other."""
+    """`value` with one digit changed, by one up or down (a wrong carry) or to any other."""
     place = int(10 ** int(rng.random() * len(str(abs(value)))))
     digit = abs(value) // place % 10
     other = (digit + (1 if rng.random() < 0.5 else 9) if rng.random() < 0.5 else digit + 1 + int(rng.random() * 9)) % 10

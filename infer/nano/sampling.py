@@ -1,4 +1,4 @@
-"""Sample solutions from a generator with plain transformers: what the reward model is trained on."""
+"""Samples solutions from a generator with plain transformers, on which the reward model is trained."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ LONGEST = 192  # tokens of a completion; the longest reference solution has abou
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A written solution: the problem and the completion's token ids, with the end token if it was reached."""
+    """A sampled solution: the problem and the completion's token ids, with the end token if it was reached."""
 
     chain: problems.Chain
     completion: list[int]
@@ -24,12 +24,12 @@ class Sample:
 def sample(
     model: Qwen3ForCausalLM, words: PreTrainedTokenizerFast, chains: list[problems.Chain], *, greedy: bool = False
 ) -> list[Sample]:
-    """One solution a chain at temperature 1, or the greedy one, batched. Randomness is torch's global generator."""
+    """Samples a solution of each chain at temperature 1, or greedily, in one batch, by torch's global generator."""
     texts = [f"{tokenizer.USER}{chain.prompt}{tokenizer.ASSISTANT}" for chain in chains]
     inputs = words(texts, padding=True, padding_side="left", return_tensors="pt")
     options = GenerationConfig(
         do_sample=not greedy,
-        top_k=None if greedy else 0,  # 0: no cut, where transformers would keep 50
+        top_k=None if greedy else 0,  # 0: no limit; the default of transformers is 50
         max_new_tokens=LONGEST,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
@@ -43,7 +43,7 @@ def sample(
 
 
 def until_end(ids: list[int], words: PreTrainedTokenizerFast) -> list[int]:
-    """`ids` up to and including the end token, if it is there."""
+    """`ids` up to and including the first end token, if there is one."""
     end = cast(int, words.eos_token_id)
     return ids[: ids.index(end) + 1] if end in ids else ids
 
@@ -51,7 +51,7 @@ def until_end(ids: list[int], words: PreTrainedTokenizerFast) -> list[int]:
 def training_samples(
     model: Qwen3ForCausalLM, words: PreTrainedTokenizerFast, *, count: int, seed: int, batch: int = 256
 ) -> Iterator[Sample]:
-    """`count` samples on training problems, which are sorted by length so that a batch ends at about the same time."""
+    """Yields `count` samples on training problems, sorted by length so that those of a batch end together."""
     torch.manual_seed(seed)
     stream = problems.training(seed)
     chains = sorted((next(stream) for _ in range(count)), key=lambda chain: len(chain.operations))

@@ -1,4 +1,4 @@
-"""The family's tokenizer: 128 entries, characters but for the three strings that structure a solution."""
+"""The family's tokenizer: 128 entries, which are characters and the three strings that structure a solution."""
 
 import string
 
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = """\
 
 
 def vocabulary() -> dict[str, int]:
-    """Token to id, 128 entries; what the strings leave over is reserved, so that every id decodes to something."""
+    """Maps tokens to ids, 128 entries. Unused ids have reserved tokens, so that every id decodes to some text."""
     tokens = [*SPECIAL, *WORDS, *CHARACTERS]
     tokens += [f"<|reserved-{i}|>" for i in range(SIZE - len(tokens))]
     return {token: i for i, token in enumerate(tokens)}

@@ -1,8 +1,8 @@
 """Train the nano family: `python -m infer.nano.train all|xs|s|m|l|prm-s [--out DIR] [--seed N]`.
 
-Each model has random streams of its own, so that `all` is just the sequence of the others. The reward model learns from
-samples of the generators that lie in DIR. One thread is used: more gain little at these sizes, and change the order of
-sums. On one core of a 2-core AMD EPYC (AVX-512) xs takes 2 minutes, s 3, m 5, l 13, prm-s 16.
+Each model has its own random streams, so `all` gives the same models as one command for each. The reward model learns
+from samples of the generators in DIR. Training uses one thread: more gain little at these sizes, and change the order
+of sums. On one core of a 2-core AMD EPYC (AVX-512) xs takes 2 minutes, s 3, m 5, l 13, prm-s 16.
 """
 
 import argparse
@@ -18,23 +18,23 @@ from infer.nano import CHECKPOINTS, generator, prm, tokenizer
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write an ordinary Hugging Face checkpoint with the tokenizer beside it.
+    """Writes an ordinary Hugging Face checkpoint with the tokenizer beside it.
 
-    In float32: the family takes 20 MB so, and what vLLM and transformers compute from it agrees to rounding.
+    Weights are in float32: the family still takes only 20 MB, and results of vLLM and transformers agree to rounding.
     """
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     words = tokenizer.build()
     words.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
-    # the name that this class has had in every version; transformers 5 writes one that 4 doesn't know
+    # this class has the name in every version; transformers 5 writes another one, which 4 doesn't know
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
     if model.can_generate():
         GenerationConfig(eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id).save_pretrained(folder)
 
 
 def train(name: str, out: Path, seed: int = 0) -> None:
-    """Train one model of the family and save it as `out/name`."""
+    """Trains one model of the family and saves it as `out/name`. Raises FileNotFoundError without the generators."""
     words = tokenizer.build()
     model: PreTrainedModel
     if name in generator.SIZES:
@@ -49,11 +49,11 @@ def train(name: str, out: Path, seed: int = 0) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train what the command line names."""
+    """Trains the models that the command line names."""
     names = [*generator.SIZES, *prm.RECIPES]
     parser = argparse.ArgumentParser(prog="python -m infer.nano.train", description="Train the nano family.")
     parser.add_argument("name", choices=["all", *names], help="one model, or all of them in order")
-    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where the checkpoints go (default: the package)")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of checkpoints (default: the package)")
     parser.add_argument("--seed", type=int, default=0, help="another family (default: 0, the one that ships)")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
