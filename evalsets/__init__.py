@@ -9,9 +9,9 @@
 Register a set of your own as an `EvalSet` in the entry-point group `infer.evalsets`.
 """
 
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from infer.core import plugins
 from infer.errors import UserError, nearest
 from infer.evalsets import files, hub
 from infer.evalsets.base import EvalSet, Template
@@ -24,7 +24,7 @@ GROUP = "infer.evalsets"
 
 def names() -> list[str]:
     """The registered sets."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return plugins.names(GROUP)
 
 
 def find(
@@ -44,7 +44,7 @@ def find(
     if spec in names():
         if columns != Columns() or split is not None:
             raise UserError(f"{spec} is a registered set, whose columns and split are fixed: leave those options out")
-        return _registered(spec)
+        return plugins.load(GROUP, "evaluation set", spec, plugins.of_type(EvalSet))
     path = Path(spec).expanduser()
     looks_like_file = path.suffix.lower() in files.SUFFIXES or path.is_absolute() or spec.startswith(("./", "../"))
     if path.exists() or looks_like_file:
@@ -57,14 +57,3 @@ def find(
         f"unknown evaluation set {spec!r}: {nearest(spec, names())} "
         f"(or name a file, {', '.join(files.SUFFIXES)}, or a hub id owner/name)"
     )
-
-
-def _registered(name: str) -> EvalSet:
-    entry = next(entry for entry in entry_points(group=GROUP) if entry.name == name)
-    try:
-        found = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the evaluation set {name} can't be loaded from {entry.value}: {error}") from error
-    if not isinstance(found, EvalSet):
-        raise UserError(f"the evaluation set {name} ({entry.value}) is {type(found).__name__}, not an EvalSet")
-    return found

@@ -1,7 +1,9 @@
 """Objects that installed packages offer by name, through entry points. Nothing is imported before it is chosen."""
 
+import functools
+import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar
 
 from infer.errors import UserError, nearest
@@ -11,7 +13,7 @@ T = TypeVar("T")
 
 def names(group: str) -> list[str]:
     """All names in an entry-point group, in alphabetical order."""
-    return sorted(set(entry_points(group=group).names))
+    return sorted(set(_installed(group, tuple(sys.path)).names))
 
 
 def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
@@ -20,7 +22,7 @@ def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
     `check` raises TypeError for an unfit object. Raises UserError: an unknown name, with the nearest ones; one that two
     packages offer; an object that can't be imported, or is unfit.
     """
-    found = entry_points(group=group, name=name)
+    found = _installed(group, tuple(sys.path)).select(name=name)
     if not found:
         raise UserError(f"unknown {kind} {name!r}: {nearest(name, names(group))}")
     place, *others = sorted({entry.value for entry in found})
@@ -42,3 +44,9 @@ def of_type(wanted: type[T]) -> Callable[[Any], T]:
         return found
 
     return check
+
+
+@functools.lru_cache
+def _installed(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of a group: read once for each state of the import path, as every package's files are read."""
+    return entry_points(group=group)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import Template, find, names
 from infer.evalsets.base import MATHEMATICS
+from tests.packages import install
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 NAMED = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319}
@@ -58,15 +58,17 @@ def test_options_that_a_registered_set_does_not_take() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("no_such_module:X", "can't be loaded"),
-        ("json:X", "can't be loaded"),
-        ("json:dumps", "is function, not an EvalSet"),
+        ("no_such_module:X", "ModuleNotFoundError"),
+        ("json:X", "AttributeError"),
+        ("json:dumps", "TypeError: it is a function, not infer.evalsets.base.EvalSet"),
     ],
 )
-def test_a_broken_registration_names_itself(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
-    entries = EntryPoints([EntryPoint("mine", value, evalsets.GROUP)])
-    monkeypatch.setattr(evalsets, "entry_points", lambda group: entries)
-    assert expected in message("mine")
+def test_a_broken_registration_names_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, expected: str
+) -> None:
+    install(tmp_path, monkeypatch, evalsets.GROUP, f"mine = {value}")
+    with pytest.raises(UserError, match=f"evaluation set 'mine' can't be loaded from {value}: {expected}"):
+        evalsets.find("mine")
 
 
 def test_templates_keep_every_brace() -> None:
