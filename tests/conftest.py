@@ -12,6 +12,9 @@ from tests.engines import TESTED
 from tests.servers import Server, vllm_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# models this small are slower on several threads, and far slower where the cores are busy: threads wait in a loop
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a pinned thread would wait for what runs on its core
 
 
 @pytest.fixture(scope="session")

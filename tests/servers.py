@@ -45,15 +45,7 @@ def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--block-size", "32"]
     command += ["--max-num-batched-tokens", "4096", "--enable-prompt-tokens-details", *options]
-    # one thread: the servers of several tests share a few cores
-    settings = {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "OMP_NUM_THREADS": "1",
-        # a thread pinned to one of few cores would wait there for vLLM's other processes, which spin
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings, start_new_session=True

@@ -51,6 +51,7 @@ def test_it_holds(copy: Path) -> None:
         ),
         ("verifiers/prm.py", "from infer.runs import lock", "infer.verifiers is not allowed to import infer.runs"),
         ("infer/analysis/curves.py", "from infer.cli import app", "infer.analysis is not allowed to import infer.cli"),
+        ("infer/cli/app.py", "from infer.testing import toy", "infer.cli.app -> infer.testing"),
         ("infer/core/tree.py", "def f():\n    from infer.core import search", "no cycles"),
         ("infer/newcomer.py", "", "infer.newcomer"),
     ],

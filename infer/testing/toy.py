@@ -6,9 +6,12 @@ from the ledger under test.
 """
 
 import asyncio
+import functools
 import hashlib
+import math
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +23,9 @@ from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.reader import Reader
 from infer.core.search import Search, Setting
+from infer.core.solution import Solution
+from infer.core.solve import solve_one
+from infer.core.strategy import Strategy
 from infer.core.tree import Aggregation, Finish
 from infer.core.verifier import Scores
 from infer.cost.config import read_spec
@@ -75,12 +81,20 @@ class ToyGenerator:
 
     def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
         rng, tokens, finish = random.Random(seed), list[int](), "length"
+        if request.deadline is not None and time.monotonic() >= request.deadline:
+            return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
+        stops = [*request.sampling.stop, *([request.delimiter] if request.delimiter else [])]
+        longest = max(map(len, stops), default=0)
         while len(tokens) < request.max_tokens:
-            weights = probabilities([*prompt, *tokens])
+            weights = truncated(probabilities([*prompt, *tokens]), request.sampling)
             greedy = request.sampling.temperature == 0
             tokens.append(weights.index(max(weights)) if greedy else rng.choices(range(12), weights)[0])
-            if tokens[-1] == END or (tokens[-1] == DELIMITER and request.delimiter == "\n\n"):
-                finish = "end" if tokens[-1] == END else "step"
+            if tokens[-1] == END:
+                finish = "end"
+                break
+            met = next((stop for stop in stops if stop in decode(tokens[-longest:])), None)
+            if met is not None:
+                finish = "step" if met == request.delimiter else "end"
                 break
         self.generated += len(tokens)
         self.prompt_tokens += len(prompt)
@@ -132,12 +146,34 @@ class ToyVerifier:
 
 def probabilities(prefix: Sequence[int]) -> list[float]:
     """The model's distribution over the 12 tokens after a prefix. It never ends or steps before a digit."""
-    weights = [hashed("token", tuple(prefix), token) ** 4 for token in range(12)]
+    return list(_probabilities(tuple(prefix)))
+
+
+@functools.lru_cache(1 << 14)  # the tests of a process ask for the same prefixes again and again
+def _probabilities(prefix: tuple[int, ...]) -> list[float]:
+    weights = [hashed("token", prefix, token) ** 4 for token in range(12)]
     weights[DELIMITER] += 0.5
     weights[END] += 0.3
     if not prefix or prefix[-1] == DELIMITER:
         weights[DELIMITER] = weights[END] = 0.0
     return [weight / sum(weights) for weight in weights]
+
+
+def truncated(weights: list[float], sampling: Sampling) -> list[float]:
+    """The weights of the tokens that `min_p`, `top_k` and `top_p` leave, and 0 for the others."""
+    if not sampling.min_p and not sampling.top_k and sampling.top_p == 1:
+        return weights
+    least = sampling.min_p * max(weights)
+    likely = sorted((token for token in range(12) if weights[token] >= least), key=lambda token: -weights[token])
+    likely = likely[: sampling.top_k or None]
+    nucleus = sampling.top_p * math.fsum(weights[token] for token in likely)
+    kept, mass = [0.0] * 12, 0.0
+    for token in likely:
+        if mass >= nucleus:
+            break
+        kept[token] = weights[token]
+        mass += weights[token]
+    return kept
 
 
 def reward(text: str) -> float:
@@ -188,3 +224,10 @@ def setting(budget: str | None = None, seed: int = 0, **changes: Any) -> Setting
 async def search(setting: Setting, digits: str = "7", options: Options | None = None) -> Search:
     """A search of the problem whose prompt is these digits."""
     return await Search.open(setting, Problem(f"p{digits}", digits), [{"role": "user", "content": digits}], options)
+
+
+async def solve(setting: Setting, strategy: Strategy, options: Sequence[str] = (), digits: str = "7") -> Solution:
+    """What a strategy with these options, texts of `key=value`, makes of the problem whose prompt is these digits."""
+    problem = Problem(f"p{digits}", digits, answer="3")
+    messages = [{"role": "user", "content": digits}]
+    return await solve_one(problem, messages, setting, strategy, strategy.configure(options))

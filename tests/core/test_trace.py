@@ -9,45 +9,16 @@ import pytest
 
 from infer.core.generator import Completion
 from infer.core.problem import Problem
-from infer.core.solve import solve_one
 from infer.core.trace import Trace, TracedNode, read_trace, trace_path
 from infer.core.tree import Node
 from infer.errors import UserError, WriteError
-from infer.strategies import find
 from infer.testing import toy
-from tests.strategies.test_laws import VARIANTS
 
 MESSAGES = [{"role": "user", "content": "7"}]
 
 
 def below(node: TracedNode) -> list[TracedNode]:
     return [node, *(deeper for child in node.children for deeper in below(child))]
-
-
-@pytest.mark.parametrize("budget", [None, "90tok", "7prm"])
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
-async def test_a_trace_has_the_whole_tree(name: str, options: list[str], budget: str | None, tmp_path: Path) -> None:
-    setting = replace(toy.setting(budget), watch=partial(Trace, tmp_path))
-    strategy = find(name)
-    if budget is None and name in ("mcts", "ab-mcts"):  # they go on until a budget ends them
-        return
-    problem = Problem("a/b c?", "7", answer="3")
-    solution = await solve_one(problem, MESSAGES, setting, strategy, strategy.configure(options))
-    trace = read_trace(trace_path(tmp_path, problem.id))
-    assert (trace.problem, trace.prompt) == (problem.id, [7])
-    generator: Any = setting.generator
-    verifier: Any = setting.verifier
-    nodes = [node for root in trace.roots for node in below(root)[1:]]
-    if name != "budget-forcing":  # it repeats a node without its end
-        assert sum(node.num_tokens for node in nodes if not node.forced) == generator.generated
-    assert sum(len(node.scores or []) for node in nodes) == verifier.passes
-    assert trace.complete
-    if solution.chosen is None:
-        assert trace.chosen is None
-        return
-    path = [node for root in trace.roots for node in below(root) if node.id in trace.best_path]
-    assert "".join(node.text for node in path) == solution.candidates[solution.chosen].text
-    assert path[-1] is trace.chosen
 
 
 async def test_a_torn_trace_is_read_up_to_the_tear(tmp_path: Path) -> None:

@@ -511,6 +511,24 @@ async def test_retries_are_used_up() -> None:
     assert len(server.bodies) == 3
 
 
+async def test_a_server_that_dies() -> None:
+    """Its connections are lost, and then nothing listens."""
+    server = Server()
+    listening = await asyncio.start_server(server, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    generator = await OpenAIGenerator.connect(url, "tiny", retries=1, backoff=0.001)
+
+    def die(writer: asyncio.StreamWriter) -> None:
+        listening.close()
+        writer.transport.abort()
+
+    server.answer = in_turn(die, die)
+    for error in await asyncio.gather(*(one(generator) for _ in range(2)), return_exceptions=True):
+        assert isinstance(error, RuntimeError)
+        assert str(error).startswith(f"{url}/completions failed, tried 2 times: ")
+    await generator.close()
+
+
 async def test_a_refusal_is_not_tried_again() -> None:
     server = Server()
     async with connected(server) as generator:

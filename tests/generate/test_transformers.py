@@ -164,7 +164,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def generator(folder: Path) -> TransformersGenerator:
-    torch.set_num_threads(1)
     return TransformersGenerator(folder, dtype="float32")
 
 
@@ -190,21 +189,6 @@ async def test_greedy_is_that_of_transformers(generator: TransformersGenerator, 
 
 
 @pytest.mark.models
-async def test_steps_are_the_whole(generator: TransformersGenerator) -> None:
-    """From the model's own ids, step by step: the tokens, the text and the log-probabilities of one go."""
-    for prompt in PROMPTS:
-        whole = await one(generator, prompt=prompt, logprobs=True)
-        ids, text, logprobs = list(prompt), "", []
-        while len(ids) - len(prompt) < whole.num_tokens:
-            left = 40 - (len(ids) - len(prompt))
-            step = await one(generator, prompt=ids, delimiter=" w1", max_tokens=min(left, 5), logprobs=True)
-            assert (step.finish == "step") == (" w1" in step.text)
-            ids, text, logprobs = ids + step.tokens, text + step.text, logprobs + (step.logprobs or [])
-        assert (ids[len(prompt) :], text) == (whole.tokens, whole.text)
-        assert logprobs == pytest.approx(whole.logprobs, abs=1e-4)
-
-
-@pytest.mark.models
 async def test_logprobs_are_the_models_own(generator: TransformersGenerator, folder: Path) -> None:
     sampling = Sampling(temperature=1.7, top_k=9)
     got = await one(generator, sampling=sampling, logprobs=True, seed=5)
@@ -213,20 +197,6 @@ async def test_logprobs_are_the_models_own(generator: TransformersGenerator, fol
         logits = model(torch.tensor([[4, 5, 6, *got.tokens]])).logits[0, 2:-1]
     expected = logits.log_softmax(-1).gather(-1, torch.tensor(got.tokens)[:, None])[:, 0]
     assert got.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
-
-
-@pytest.mark.models
-async def test_n_completions_are_those_of_successive_seeds(generator: TransformersGenerator) -> None:
-    sampling = Sampling(temperature=1.0, top_p=0.95)
-    fields = {"sampling": sampling, "max_tokens": 12}
-    together = await generator.generate(Request([4, 5], sampling, 12, n=5, seed=10))
-    crowd, *alone = await asyncio.gather(
-        generator.generate(Request(PROMPTS[1], sampling, 30, n=9, seed=99)),
-        *(one(generator, prompt=[4, 5], seed=10 + i, **fields) for i in range(5)),
-    )
-    assert [c.tokens for c in together] == [c.tokens for c in alone]
-    assert len({tuple(c.tokens) for c in crowd}) > 1
-    assert [(c.prefill, c.cached) for c in together] == [(2, 0), (0, 2), (0, 2), (0, 2), (0, 2)]
 
 
 @pytest.mark.models
@@ -290,16 +260,6 @@ async def test_a_step_ends_with_the_whole_token_that_completes_the_delimiter(gen
             ends.add(repr(text[-3:]) if PIECES[step.tokens[-1]] != "\n" else "two tokens")
     assert "two tokens" in ends
     assert any("#" in end for end in ends)
-
-
-@pytest.mark.models
-async def test_a_stop_string_ends_the_completion_and_stays(generator: TransformersGenerator) -> None:
-    sampling = Sampling(temperature=3.0, stop=(" w2",))
-    for completion in await generator.generate(Request([4], sampling, 60, n=20, delimiter=" w3")):
-        if " w2" in completion.text:
-            assert completion.finish == "end"
-        elif " w3" in completion.text:
-            assert completion.finish == "step"
 
 
 @pytest.mark.models

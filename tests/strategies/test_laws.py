@@ -1,185 +1,137 @@
-"""Laws that hold for every strategy, on models that can be counted exactly."""
+"""The laws of strategies on each of ours, and those of the search below them, on models that can be counted exactly."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 
 from infer.core.generator import Sampling
-from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
 from infer.core.solution import Solution
-from infer.core.solve import Failure, solve, solve_one
+from infer.core.solve import Failure, solve
 from infer.core.usage import Usage
-from infer.core.verifier import Scores
-from infer.cost.formulas import request_cost
-from infer.cost.hardware import HARDWARE
-from infer.errors import TooLong
 from infer.strategies import find, names
-from infer.testing import toy
+from infer.testing import StrategyLaws, toy
 
-VARIANTS = [
-    ("greedy", []),
-    ("best-of-n", ["n=1"]),
-    ("best-of-n", ["n=7"]),
-    ("best-of-n", ["n=5", "choose=majority"]),
-    ("best-of-n", ["n=5", "choose=weighted", "aggregation=min"]),
-    ("best-of-n", ["n=4", "choose=logprob"]),
-    ("best-of-n", ["n=4", "choose=tournament", "verdict_tokens=5"]),
-    ("best-of-n", ["n=3", "level=step"]),
-    ("self-consistency", ["n=9"]),
-    ("self-consistency", ["n=9", "weights=prm", "aggregation=min"]),
-    ("self-consistency", ["n=7", "weights=logprob", "wave=2"]),
-    ("self-consistency", ["n=20", "stop=beta", "threshold=0.8"]),
-    ("self-consistency", ["n=20", "stop=dirichlet"]),
-    ("beam", ["n=6", "width=2"]),
-    ("beam", ["n=4", "width=2", "lookahead=2", "duplicates=yes", "iterations=3", "choose=weighted"]),
-    ("dvts", ["n=6", "width=3"]),
-    ("dvts", ["n=4", "width=2", "lookahead=1", "iterations=2", "choose=majority"]),
-    ("astar", []),
-    ("astar", ["k=2", "width=3", "heuristic=log", "aggregation=prod"]),
-    ("astar", ["order=greedy", "ties=newest", "duplicates=yes", "depth=3", "choose=majority"]),
-    ("astar", ["k=3", "weight=2.5", "ties=oldest", "choose=logprob"]),
-    ("mcts", []),
-    ("mcts", ["simulations=40", "formula=puct", "values=prm", "alpha=0", "choose=visits"]),
-    ("mcts", ["simulations=25", "values=vote", "greedy_rollouts=true"]),
-    ("ab-mcts", ["n=9"]),
-    ("ab-mcts", ["n=6", "posterior=beta", "aggregation=mean"]),
-    ("self-refine", ["rounds=3"]),
-    ("self-refine", ["rounds=2", "keep=last"]),
-    ("self-refine", ["keep=majority"]),
-    ("budget-forcing", ["answer=10", "final=7"]),
-    ("budget-forcing", ["thinking=12", "answer=10", "waits=3", "wait=5", "final=7"]),
-    ("particle-filter", []),
-    ("particle-filter", ["mode=smc", "n=5", "resampling=systematic", "ess=0.5", "choose=weighted"]),
-    ("particle-filter", ["n=3", "anneal_from=4", "anneal_steps=3", "choose=draw", "aggregation=min"]),
-    ("particle-gibbs", ["n=3"]),
-    ("particle-gibbs", ["n=4", "iterations=2", "ess=0.7", "choose=draw"]),
-]
-BUDGETS = ["1tok", "7tok", "23tok", "60tok", "200tok", "1k", "1prm", "5prm", "30prm"]
-BUDGETS += ["1e4flops", "3e5flops", "2e6flops", "3e7eflops", "2e8eflops", "1e-10usd"]
+
+class Laws(StrategyLaws):
+    too_small = ("1tok", "1e4flops")  # one token can't be shared by the steps of an expansion
+
+
+class TestGreedy(Laws):
+    strategy = "greedy"
+    draws = False
+    too_small = ("1e4flops",)
+
+
+class TestBestOfN(Laws):
+    strategy = "best-of-n"
+    options = [
+        ["n=1"],
+        ["n=7"],
+        ["n=5", "choose=majority"],
+        ["n=5", "choose=weighted", "aggregation=min"],
+        ["n=4", "choose=logprob"],
+        ["n=4", "choose=tournament", "verdict_tokens=5"],
+        ["n=3", "level=step"],
+    ]
+
+    @pytest.mark.parametrize("budget", ["1tok", "7tok", "23tok", "60tok", "200tok", "1k"])
+    async def test_what_was_paid_for_is_scored(self, scored: Sequence[str], budget: str) -> None:
+        for digits in ("1", "22", "345"):
+            solution = await toy.solve(toy.setting(budget), self.subject(), scored, digits)
+            assert all(candidate.scores is not None for candidate in solution.candidates)
+
+
+class TestSelfConsistency(Laws):
+    strategy = "self-consistency"
+    too_small = ("1e4flops",)
+    options = [
+        ["n=9"],
+        ["n=9", "weights=prm", "aggregation=min"],
+        ["n=7", "weights=logprob", "wave=2"],
+        ["n=20", "stop=beta", "threshold=0.8"],
+        ["n=20", "stop=dirichlet"],
+    ]
+
+
+class TestBeam(Laws):
+    strategy = "beam"
+    options = [
+        ["n=6", "width=2"],
+        ["n=4", "width=2", "lookahead=2", "duplicates=yes", "iterations=3", "choose=weighted"],
+    ]
+
+
+class TestDVTS(Laws):
+    strategy = "dvts"
+    options = [["n=6", "width=3"], ["n=4", "width=2", "lookahead=1", "iterations=2", "choose=majority"]]
+
+
+class TestAStar(Laws):
+    strategy = "astar"
+    options = [
+        [],
+        ["k=2", "width=3", "heuristic=log", "aggregation=prod"],
+        ["order=greedy", "ties=newest", "duplicates=yes", "depth=3", "choose=majority"],
+        ["k=3", "weight=2.5", "ties=oldest", "choose=logprob"],
+    ]
+
+
+class TestMCTS(Laws):
+    strategy = "mcts"
+    options = [
+        [],
+        ["simulations=40", "formula=puct", "values=prm", "alpha=0", "choose=visits"],
+        ["simulations=25", "values=vote", "greedy_rollouts=true"],
+    ]
+
+
+class TestABMCTS(Laws):
+    strategy = "ab-mcts"
+    options = [["n=9"], ["n=6", "posterior=beta", "aggregation=mean"]]
+
+
+class TestSelfRefine(Laws):
+    strategy = "self-refine"
+    options = [["rounds=3"], ["rounds=2", "keep=last"], ["keep=majority"]]
+
+
+class TestBudgetForcing(Laws):
+    strategy = "budget-forcing"
+    options = [["answer=10", "final=7"], ["thinking=12", "answer=10", "waits=3", "wait=5", "final=7"]]
+
+
+class TestParticleFilter(Laws):
+    strategy = "particle-filter"
+    options = [
+        [],
+        ["mode=smc", "n=5", "resampling=systematic", "ess=0.5", "choose=weighted"],
+        ["n=3", "anneal_from=4", "anneal_steps=3", "choose=draw", "aggregation=min"],
+    ]
+
+
+class TestParticleGibbs(Laws):
+    strategy = "particle-gibbs"
+    options = [["n=3"], ["n=4", "iterations=2", "ess=0.7", "choose=draw"]]
+
+
+VARIANTS = [(str(laws.strategy), list(options)) for laws in Laws.__subclasses__() for options in laws.options]
 
 
 def test_every_installed_strategy_is_under_these_laws() -> None:
     assert {name for name, _ in VARIANTS} == set(names())
 
 
+installed = cache(find)  # finding a strategy takes longer than many a test
+
+
 async def run(setting: Setting, name: str, options: list[str], digits: str = "7") -> Solution:
-    strategy = find(name)
-    problem = Problem(f"p{digits}", digits, answer="3")
-    messages = [{"role": "user", "content": digits}]
-    return await solve_one(problem, messages, setting, strategy, strategy.configure(options))
-
-
-@pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
-async def test_budget_is_never_exceeded_and_usage_is_what_the_models_did(
-    name: str, options: list[str], budget: str
-) -> None:
-    for digits in ("1", "22", "345"):
-        setting = toy.setting(budget)
-        solution = await run(setting, name, options, digits)
-        generator: Any = setting.generator
-        verifier: Any = setting.verifier
-        assert setting.budget is not None
-        usage = solution.usage
-        spent = {"tokens": generator.generated, "prm": verifier.passes, "flops": usage.flops, "eflops": usage.eflops}
-        assert {**spent, "dollars": usage.dollars}[setting.budget.unit] <= setting.budget.amount
-        assert_cost(usage, generator.log, verifier.log)
-        assert usage.generated == generator.generated
-        assert usage.prefill + usage.cached == generator.prompt_tokens
-        assert usage.passes == verifier.passes
-        if solution.chosen is None:  # one token can't be shared by the steps of an expansion
-            assert usage.generated == 0
-            assert budget == "1e4flops" or (budget == "1tok" and name not in ("greedy", "self-consistency"))
-            continue
-        chosen = solution.candidates[solution.chosen]
-        forced = usage.discarded - (generator.generated - chosen.num_tokens)  # in the chosen one, but not sampled
-        assert forced == 0 or (name == "budget-forcing" and forced > 0)
-        assert chosen.text == toy.decode(chosen.tokens)
-        assert "".join(chosen.steps).strip() == chosen.text.strip()
-        assert solution.finished == chosen.finished == (chosen.tokens[-1] == toy.END)
-        if setting.budget.unit == "tokens" and name == "best-of-n" and find(name).configure(options).needs_verifier:
-            assert all(candidate.scores is not None for candidate in solution.candidates), "what was paid for is scored"
-        if chosen.scores is not None:
-            assert chosen.scores == [toy.reward("".join(chosen.steps[: i + 1])) for i in range(len(chosen.steps))]
-
-
-class Short(toy.ToyVerifier):
-    """Takes solutions of 12 characters at most."""
-
-    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        if len("".join(steps)) > 12:
-            call = Call(toy.SPEC, 5, 0, 2)  # a judge that had begun
-            self.log.append(call)
-            raise TooLong("a solution of 13 tokens", [call])
-        return await super().score(problem, steps, known, finished)
-
-
-SCORED = [(name, options) for name, options in VARIANTS if find(name).configure(options).needs_verifier]
-
-
-@pytest.mark.parametrize("budget", [None, "1k", "30prm", "2e6flops"])
-@pytest.mark.parametrize(("name", "options"), SCORED)
-async def test_what_is_too_long_for_the_verifier_is_not_scored_and_said(
-    name: str, options: list[str], budget: str | None
-) -> None:
-    noted = 0
-    for digits in map(str, range(4)):
-        setting = toy.setting(budget, verifier=Short())
-        solution = await run(setting, name, options, digits)
-        generator: Any = setting.generator
-        verifier: Any = setting.verifier
-        assert_cost(solution.usage, generator.log, verifier.log)
-        assert solution.usage.generated == generator.generated
-        for candidate in solution.candidates:
-            assert candidate.scores is None or len("".join(candidate.steps)) <= 12
-        noted += solution.note is not None and "not scored: a solution of 13 tokens" in solution.note
-    assert noted
-
-
-def assert_cost(usage: Usage, generator: list[Call], verifier: list[Call]) -> None:
-    """The ledger is the sum over the requests that the models got, each rounded down."""
-    for role, calls in (("", generator), ("verifier_", verifier)):
-        costs = [request_cost(toy.SPEC, call.prefill, call.cached, call.generated) for call in calls]
-        for phase in ("prefill", "decode"):
-            for amount in ("flops", "bytes"):
-                total = sum(int(getattr(getattr(cost, phase), amount)) for cost in costs)
-                assert getattr(usage, f"{role}{phase}_{amount}") == total
-    h100 = HARDWARE["h100"]
-    assert usage.flops is not None
-    assert usage.bytes is not None
-    assert usage.eflops == pytest.approx(usage.flops + h100.peak["bfloat16"] / h100.bandwidth * usage.bytes, rel=1e-3)
-
-
-@pytest.mark.parametrize("budget", [None, "60tok", "200tok", "20prm", "1e6flops"])
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
-async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
-    name: str, options: list[str], budget: str | None
-) -> None:
-    alone = await run(toy.setting(budget), name, options)
-    crowd = toy.setting(budget, seed=99)  # calls end in another order
-    together = await asyncio.gather(*(run(crowd, name, options, digits) for digits in ("5", "7", "61", "7")))
-    for solution in (together[1], together[3]):
-        assert solution.model_copy(update={"seconds": 0}) == alone.model_copy(update={"seconds": 0})
-    if name != "greedy":
-        other = await run(toy.setting(budget, seed=0), name, options, digits="8")
-        assert other.candidates != alone.candidates
-
-
-@pytest.mark.parametrize(("name", "options"), [v for v in VARIANTS if v[0] != "greedy"])
-async def test_another_seed_gives_another_result(name: str, options: list[str]) -> None:
-    first = [await run(toy.setting("200tok"), name, options, digits) for digits in "123"]
-    changed = Setting(**{**_fields(toy.setting("200tok")), "seed": 1})
-    second = [await run(changed, name, options, digits) for digits in "123"]
-    assert [s.candidates for s in first] != [s.candidates for s in second]
-
-
-def _fields(setting: Setting) -> dict[str, Any]:
-    return {name: getattr(setting, name) for name in Setting.__slots__}
+    return await toy.solve(setting, installed(name), options, digits)
 
 
 async def test_one_sample_of_best_of_n_is_plain_sampling() -> None:
@@ -222,19 +174,6 @@ async def test_concurrent_calls_of_one_search_share_its_budget() -> None:
         generator: Any = setting.generator
         assert generator.generated == search.ledger.usage.generated <= amount
         assert search.left == amount - search.ledger.usage.generated
-
-
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
-async def test_cancelled_searches_leave_nothing_in_flight(name: str, options: list[str]) -> None:
-    setting = toy.setting("1k")
-    task = asyncio.create_task(run(setting, name, options))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    generator: Any = setting.generator
-    assert generator.in_flight == 0
 
 
 async def test_a_step_cut_by_the_budget_goes_on_and_is_scored_once_more() -> None:
@@ -331,7 +270,7 @@ def test_usage_adds() -> None:
     assert Usage(1, 2, 3) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 40)
 
 
-async def test_a_deadline_ends_the_search() -> None:
+async def test_best_of_n_goes_on_until_its_deadline() -> None:
     setting = toy.setting("0.05s", sampling=Sampling(max_tokens=100))
     solution = await asyncio.wait_for(run(setting, "best-of-n", []), 5)
     assert 0.05 <= solution.seconds < 1

@@ -1,12 +1,11 @@
 """The laws of `test_laws` on real engines: what the ledger says is what the engine counted."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infer.core.generator import Completion, Generator, Request, Sampling
+from infer.core.generator import Sampling
 from infer.core.ledger import Budget
 from infer.core.problem import Problem
 from infer.core.search import Search, Setting
@@ -38,6 +37,8 @@ VARIANTS = [
     ("astar", ["k=3", "width=2"]),
 ]
 BUDGETS = [None, "50tok", "400tok", "12prm"]
+SCORED = [("best-of-n", ["n=6", "choose=weighted"]), ("astar", ["k=3", "width=2"])]
+"""Those that use both models, from one prompt and from many."""
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +131,7 @@ async def test_usage_is_what_vllm_counted_and_budgets_hold(
             assert given.budget is None or spent <= given.budget.amount
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
+@pytest.mark.parametrize(("name", "options"), SCORED)
 async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
     pair: tuple[Any, Any], name: str, options: list[str]
 ) -> None:
@@ -147,40 +148,26 @@ async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
 async def test_over_http_everything_is_the_same_and_counted(
     nano_server: Server, vllm_pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every strategy through a vLLM server gives the solutions of the engine in process, and the server's own count.
+    """Through a vLLM server come the solutions of the engine in process, and the ledger is the server's own count.
 
     A server samples by vLLM's seeds, and here so does the engine.
     """
     monkeypatch.setattr(vllm_pair[0]._engine, "draws", False)
     here = VLLMGenerator(vllm_pair[0]._engine), vllm_pair[1]
     generator = await OpenAIGenerator.connect(nano_server.url)
-    for budget in (None, "300tok"):
-        for name, options in VARIANTS:
-            counted = [f"vllm:{kind}_total" for kind in ("generation_tokens", "prompt_tokens", "prefix_cache_hits")]
-            before = [nano_server.metric(kind) for kind in counted]
-            given = setting((generator, vllm_pair[1]), budget)
-            remote = await asyncio.gather(*(run(given, name, options, prompt) for prompt in PROBLEMS))
-            usage = sum((solution.usage for solution in remote), Usage())
-            spent = [nano_server.metric(kind) - start for kind, start in zip(counted, before, strict=True)]
-            assert [usage.generated, usage.prefill + usage.cached, usage.cached] == spent
-            local = await asyncio.gather(*(run(setting(here, budget), name, options, p) for p in PROBLEMS))
-            for one, other in zip(remote, local, strict=True):
-                assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
-                assert chosen_text(one) == chosen_text(other)
+    counted = [f"vllm:{kind}_total" for kind in ("generation_tokens", "prompt_tokens", "prefix_cache_hits")]
+    for name, options in SCORED:
+        before = [nano_server.metric(kind) for kind in counted]
+        given = setting((generator, vllm_pair[1]), "300tok")
+        remote = await asyncio.gather(*(run(given, name, options, prompt) for prompt in PROBLEMS))
+        usage = sum((solution.usage for solution in remote), Usage())
+        spent = [nano_server.metric(kind) - start for kind, start in zip(counted, before, strict=True)]
+        assert [usage.generated, usage.prefill + usage.cached, usage.cached] == spent
+        local = await asyncio.gather(*(run(setting(here, "300tok"), name, options, p) for p in PROBLEMS))
+        for one, other in zip(remote, local, strict=True):
+            assert [(c.tokens, c.text) for c in one.candidates] == [(c.tokens, c.text) for c in other.candidates]
+            assert chosen_text(one) == chosen_text(other)
     await generator.close()
-
-
-async def test_greedy_in_steps_is_greedy_in_one_go(pair: tuple[Any, Any]) -> None:
-    given = setting(pair, None)
-    for prompt in PROBLEMS:
-        search = await open_search(given, prompt)
-        (whole,) = await search.sample(search.root, until="end", temperature=0)
-        node = search.root
-        while not node.final:
-            (node,) = await search.sample(node, temperature=0)
-        assert [token for part in node.trajectory for token in part.tokens] == whole.tokens
-        assert node.completion == whole.text
-        assert node.logprob() == pytest.approx(whole.logprob(), abs=1e-4)
 
 
 @pytest.mark.usefixtures("our_draws")
@@ -241,47 +228,3 @@ async def test_scoring_a_child_computes_its_own_tokens_only(vllm_pair: tuple[Any
     block = 32
     assert search.ledger.usage.passes == steps
     assert search.ledger.usage.verifier_prefill <= len(search.root.tokens) + node.length + steps * block
-
-
-async def test_cancelled_requests_leave_the_engine(nano_engine: Any, vllm_pair: tuple[Any, Any]) -> None:
-    given = setting(vllm_pair, None)
-    task = asyncio.create_task(run(given, "best-of-n", ["n=20"], PROBLEMS[3]))
-    await asyncio.sleep(0.02)
-    assert nano_engine._engine.has_unfinished_requests()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert not nano_engine._engine.has_unfinished_requests()
-
-
-async def test_a_deadline_cuts_what_would_have_come(pair: tuple[Any, Any]) -> None:
-    """What a deadline leaves of each sample is the beginning of what the same seed gives without one."""
-    options = ["n=40", "choose=majority"]
-    whole = await run(setting(pair, None), "best-of-n", options, PROBLEMS[3])
-    cut = await run(setting(pair, "0.03s"), "best-of-n", options, PROBLEMS[3])
-    texts = {candidate.address: candidate.text for candidate in whole.candidates}
-    assert cut.candidates
-    for candidate in cut.candidates:
-        assert texts[candidate.address].startswith(candidate.text)
-        assert candidate.finished == (candidate.text == texts[candidate.address])
-    assert 0 < cut.usage.generated < whole.usage.generated
-
-
-async def test_sampling_parameters_reach_the_engine(pair: tuple[Any, Any]) -> None:
-    """Each truncation set to keep one token makes sampling greedy; a stop string ends a completion and stays in it."""
-    generator: Generator = pair[0]
-    prompt = await generator.encode([{"role": "user", "content": PROBLEMS[3]}])
-    greedy = Sampling(temperature=0)
-
-    async def complete(sampling: Sampling, **changes: Any) -> Completion:
-        (completion,) = await generator.generate(replace(Request(prompt, sampling, 150, seed=5), **changes))
-        return completion
-
-    reference = await complete(greedy)
-    for only_one in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
-        assert (await complete(Sampling(temperature=1.5, **only_one))).tokens == reference.tokens
-    stopped = await complete(Sampling(temperature=0, stop=("77",)))
-    assert stopped.finish == "end"
-    assert stopped.text == reference.text[: reference.text.index("77") + 2]
-    cut = await complete(greedy, max_tokens=5)
-    assert (cut.finish, cut.num_tokens, cut.tokens) == ("length", 5, reference.tokens[:5])
