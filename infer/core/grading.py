@@ -64,6 +64,8 @@ async def graded(solution: Solution, problem: Problem, grader: Grader) -> Soluti
         for candidate, group in zip(solution.candidates, groups, strict=True)
     ]
     note = verdicts[solution.answer].note if solution.answer in verdicts else None
-    notes = dict.fromkeys(said for said in (solution.note, note) if said is not None)
+    notes = [solution.note] if solution.note is not None else []
+    if note is not None and not (solution.note or "").endswith(note):  # it may have been graded before
+        notes.append(note)
     update = {"candidates": candidates, "correct": right(solution.answer), "note": "; ".join(notes) or None}
     return solution.model_copy(update=update)

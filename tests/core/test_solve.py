@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from infer.core.generator import Completion, Request
+from infer.core.grading import Verdict, graded
 from infer.core.problem import Problem
 from infer.core.solve import solve
 from infer.strategies import find
-from infer.testing.toy import ToyGenerator, setting
+from infer.testing.toy import ToyGenerator, ToyGrader, setting
+from infer.testing.toy import search as toy_search
 
 
 class Dying(ToyGenerator):
@@ -45,3 +47,24 @@ async def test_an_engine_that_dies_under_many_problems_is_one_error() -> None:
         )
     gc.collect()
     assert said == []
+
+
+async def test_every_candidate_is_graded_and_grouped_and_a_note_is_given_once() -> None:
+    class Slow(ToyGrader):
+        async def grade(self, problem: Problem, answer: str) -> Verdict:
+            return Verdict(answer == problem.answer, "it took long")
+
+    search = await toy_search(setting())
+    nodes = await search.sample(search.root, 9, until="end")
+    solution = search.solution(nodes[2]).model_copy(update={"note": "1 times not scored"})
+    problem = Problem("p7", "7", answer=solution.candidates[0].answer)
+    once = await graded(solution, problem, Slow())
+    again = await graded(once, problem, Slow())
+    assert again == once
+    assert once.note == "1 times not scored; it took long"
+    answers = [candidate.answer for candidate in once.candidates]
+    assert [candidate.group for candidate in once.candidates] == [answers.index(answer) for answer in answers]
+    assert [candidate.correct for candidate in once.candidates] == [answer == answers[0] for answer in answers]
+    assert once.correct == (once.answer == answers[0])
+    ungraded = await graded(solution, Problem("p7", "7"), Slow())
+    assert {candidate.correct for candidate in ungraded.candidates} == {ungraded.correct} == {None}
