@@ -11,18 +11,18 @@ turns. The clock around each check is counted with it.
 import argparse
 import asyncio
 import functools
-import inspect
 import json
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+from infer.core.ledger import Ledger
 from infer.core.search import Search
 from infer.runs.job import Job, Machine, Plan, open_models
 
 BUDGETS = ["2e9flops", "2e11eflops", "2e-6usd", "640tok", "40prm"]
-CHECKS = ("price", "affordable", "_score_price", "_tokens_for", "_take", "_settle")
+CHECKS = ("price", "price_of_scores", "most", "took", "covers", "take", "_tokens_for", "_settle")
 
 
 class Clock:
@@ -50,15 +50,7 @@ class Clock:
             finally:
                 end(start)
 
-        @functools.wraps(call)
-        async def timed_async(*given: Any, **named: Any) -> Any:  # of those that wait for nothing
-            start = begin()
-            try:
-                return await call(*given, **named)
-            finally:
-                end(start)
-
-        return timed_async if inspect.iscoroutinefunction(call) else timed
+        return timed
 
 
 async def measure(args: argparse.Namespace, clock: Clock) -> list[dict[str, Any]]:
@@ -91,9 +83,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     clock = Clock()
-    for name in CHECKS:
-        setattr(Search, name, clock.around(getattr(Search, name)))
-    Search.left = property(clock.around(Search.left.fget))  # type: ignore[arg-type,assignment,method-assign]
+    for kind, name in [(Search, "affordable"), *((Ledger, name) for name in CHECKS)]:
+        setattr(kind, name, clock.around(getattr(kind, name)))
+    left: Any = vars(Ledger)["left"]
+    setattr(Ledger, "left", property(clock.around(left.fget)))  # noqa: B010  (to mypy it is no variable)
     print(json.dumps(vars(args) | {"results": asyncio.run(measure(args, clock))}))
 
 

@@ -58,7 +58,9 @@ from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
 from infer.core.tally import wilson
+from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
+from infer.cost.model import ModelSpec
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.mathematics import Mathematics, extract
 from infer.evalsets.nano import load
@@ -69,6 +71,7 @@ from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
 from infer.runs.models import NANO, ModelRef
 from infer.strategies import find
+from infer.testing.toy import ToyGrader
 from tests.servers import Server, vllm_server
 
 WORKER = Path(__file__).with_name("peers_its_hub.py")
@@ -112,9 +115,9 @@ def scorer() -> Iterator[str]:
 class ServedScores:
     """Our side of the scorer: what is asked for while a request is on its way goes into the next one."""
 
-    aggregation = "last"
+    aggregation: Aggregation = "last"
     stepwise = True
-    spec = None
+    spec: ModelSpec | None = None
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -172,12 +175,11 @@ class Ours:
     async def run(self, algorithm: str, opened: Generator) -> Turn:
         """Solves all problems at once; closes nothing."""
         args = self._args
-        verifier: Any = ServedScores(self._scores_at)
+        verifier = ServedScores(self._scores_at)
         setting = Setting(
             generator=opened,
             verifier=verifier,
-            group=group,
-            extract=extract,
+            grader=ToyGrader(extract),
             sampling=Sampling(temperature=args.temperature, max_tokens=args.max_tokens),
             delimiter=NO_DELIMITER if args.fixed else "\n\n",
             step_tokens=args.step_tokens,
@@ -194,9 +196,6 @@ class Ours:
                 raise SystemExit(f"{algorithm}: {outcome.error}")
             solutions[outcome.problem_id] = outcome
 
-        async def ungraded(reference: str, answer: str) -> tuple[bool, str | None]:
-            return False, None
-
         strategy = find(algorithm)
         start = time.perf_counter()
         await solve(
@@ -205,7 +204,6 @@ class Ours:
             setting,
             strategy,
             strategy.configure(options[algorithm]),
-            ungraded,
             record,
             concurrency=len(self._problems),
         )
@@ -213,10 +211,6 @@ class Ours:
         await verifier.close()
         tokens = sum(solution.usage.generated for solution in solutions.values())
         return Turn(seconds, tokens, [solutions[problem.id].answer for problem in self._problems])
-
-
-async def group(answers: Sequence[str | None]) -> list[int]:
-    return [-1 if answer is None else answers.index(answer) for answer in answers]
 
 
 def on_server(server: Server, call: Callable[[], Turn]) -> Turn:

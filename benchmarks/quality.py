@@ -149,7 +149,8 @@ def main() -> None:
 
     table(rows, args.budgets)
     print(f"\ngreedy: {greedy['accuracy']:.3f} with {greedy['generated_tokens_per_problem']:.0f} tokens\n")
-    for how, title in (("best", "best-of-N by PRM"), ("weighted", "PRM-weighted vote of N")):
+    votes: dict[How, str] = {"best": "best-of-N by PRM", "weighted": "PRM-weighted vote of N"}
+    for how, title in votes.items():
         print(f"| level | A*, k = 4 | tokens | passes | tokens of {title} over A*'s | passes |")
         print("| --- | --- | --- | --- | --- | --- |")
         saving(args.run / "astar", args.run / pool, how)

@@ -143,24 +143,25 @@ def run(name: str, hardware: Hardware, args: argparse.Namespace) -> list[dict[st
         compute, memory = cost.flops / hardware.flops_per_second("bfloat16"), cost.bytes / hardware.bandwidth
         return max(compute, memory), "FLOPs" if compute > memory else "bytes"
 
+    def cost_of(phase: str, batch: int, tokens: int) -> Cost:
+        if phase == "prefill":
+            return prefill_cost(spec, tokens, 0, serving=Serving(batch=batch))
+        return decode_cost(spec, tokens, 1, serving=Serving(batch=batch))
+
     results = []
-    for phase, start, cost_of in (
-        ("prefill", prefill, lambda batch, tokens: prefill_cost(spec, tokens, 0, serving=Serving(batch=batch))),
-        ("decode", decode, lambda batch, tokens: decode_cost(spec, tokens, 1, serving=Serving(batch=batch))),
-    ):
+    for phase, start in (("prefill", prefill), ("decode", decode)):
         shapes = [(batch, tokens) for tokens in args.context for batch in args.batch]
         shapes = [shape for shape in shapes if shape[0] * shape[1] <= args.most_tokens[phase == "decode"]]
         rooflines, measured, bounds = [], [], []
         for batch, tokens in shapes:
-            roofline, bound = of_pass(cost_of(batch, tokens) * batch)
+            roofline, bound = of_pass(cost_of(phase, batch, tokens) * batch)
             rooflines.append(roofline)
             bounds.append(bound)
             measured.append(seconds(start(model, batch, tokens), args.repeats))
         overhead, slowdown, predicted = predictions(rooflines, measured)
         errors = [abs(p / m - 1) for p, m in zip(predicted, measured, strict=True)]
         print(f"\n{name}, {phase} in bfloat16\n  batch  tokens   bound     roofline     measured   ratio   predicted")
-        for (batch, tokens), *row in zip(shapes, bounds, rooflines, measured, predicted, strict=True):
-            bound, r, m, p = row
+        for (batch, tokens), bound, r, m, p in zip(shapes, bounds, rooflines, measured, predicted, strict=True):
             print(
                 f"  {batch:>5} {tokens:>7}   {bound}  {r * 1e3:>8.3f} ms  {m * 1e3:>8.3f} ms {m / r:>7.2f} "
                 f"{p * 1e3:>8.3f} ms ({p / m - 1:+.0%})"

@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,8 +71,8 @@ def main() -> None:
             sampler = Sampler()
             sampler.set_rows([(Sampling(temperature=1.0), seed) for seed in range(rows)], DEVICE)
             seeded = {row: torch.Generator(device=DEVICE).manual_seed(row) for row in range(rows)}
-            ways = {
-                "ours": lambda logits=logits, sampler=sampler, rows=rows: sampler.draw(logits, range(rows)),
+            ways: dict[str, Callable[[], Any]] = {
+                "ours": partial(sampler.draw, logits, range(rows)),
                 "theirs": theirs(logits, {}),
                 "theirs_seeded": theirs(logits, seeded),
             }

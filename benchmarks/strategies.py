@@ -30,7 +30,6 @@ own, make one of random weights; the tokens and times are those of a trained one
 
 import argparse
 import asyncio
-import hashlib
 import json
 import statistics
 import time
@@ -43,15 +42,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from benchmarks.common import FreeVerifier
 from infer.core.generator import Sampling
 from infer.core.ledger import Budget
-from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
 from infer.core.usage import Usage
-from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.mathematics import extract
 from infer.evalsets.nano import load
@@ -61,6 +59,7 @@ from infer.generate.vllm import VLLMGenerator
 from infer.runs.models import ModelRef
 from infer.runs.verifiers import VerifierRef
 from infer.strategies import find
+from infer.testing.toy import ToyGrader
 
 BLOCK = 32
 """Tokens of a prefix cache block."""
@@ -81,26 +80,6 @@ WIDE = {
 """Options of the strategies that have n sequences of a problem in flight."""
 NARROW = {"self-refine": ["keep=prm"], "budget-forcing": ["waits=2"]}
 """Of those that have one."""
-
-
-class FreeVerifier:
-    """Scores from a hash of the text: no model, next to no time."""
-
-    aggregation = "last"
-    stepwise = True
-    spec = None
-
-    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
-        return []
-
-    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        texts = ["".join(steps[: i + 1]) for i in range(known, len(steps))]
-        return Scores([hashlib.blake2b(text.encode()).digest()[0] / 256 for text in texts], [])
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +208,11 @@ def solve_all(
         solved += 1
         meter.problems = min(at_once, len(problems) - solved)
 
-    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-        return reference == answer, None
-
     given = strategy.configure(options)
     meter.start()
     meter.problems = min(at_once, len(problems))
     start = time.perf_counter()
-    asyncio.run(solve(problems, template.messages, setting, strategy, given, grade, record, concurrency=at_once))
+    asyncio.run(solve(problems, template.messages, setting, strategy, given, record, concurrency=at_once))
     meter.turn.seconds = time.perf_counter() - start
     meter.turn.tokens = usage.generated
     return meter.turn, usage
@@ -422,10 +398,6 @@ def incremental(name: str, cached: list[Turn], uncached: list[Turn]) -> dict[str
     }
 
 
-async def group(answers: Sequence[str | None]) -> list[int]:
-    return [-1 if answer is None else answers.index(answer) for answer in answers]
-
-
 def metered(engine: Any) -> Meter:
     if not isinstance(engine, InProcessEngine):
         raise SystemExit("this measures engines inside the process: run it on a machine without a GPU")
@@ -455,12 +427,10 @@ def main() -> None:
     template = PLAIN if model.packaged else MATHEMATICS
     stream = list(islice(load(size=10_000), args.problems * args.rounds))
     prompts = [asyncio.run(generator.encode(template.messages(problem))) for problem in stream]
-    free: Any = FreeVerifier()
     setting = Setting(
         generator=generator,
-        verifier=free,
-        group=group,
-        extract=extract,
+        verifier=FreeVerifier(),
+        grader=ToyGrader(extract),
         sampling=Sampling(temperature=1.0, max_tokens=args.max_tokens),
         budget=Budget(args.n * args.max_tokens, "tokens"),
         step_tokens=args.step_tokens or profile.step_tokens,

@@ -13,52 +13,29 @@ median and range over the repetitions, and ends with one JSON line.
 
 import argparse
 import asyncio
-import hashlib
 import inspect
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from benchmarks.common import FreeVerifier
 from infer.core.generator import Sampling
 from infer.core.ledger import Budget
 from infer.core.problem import Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
-from infer.core.verifier import Scores
 from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.nano import load
 from infer.generate.engine import InProcessEngine, start_engine
 from infer.generate.vllm import VLLMGenerator
 from infer.runs.models import ModelRef
 from infer.strategies import find
-
-
-class FreeVerifier:
-    """Scores from a hash of the text: no model, next to no time."""
-
-    aggregation = "last"
-    stepwise = True
-    spec = None
-
-    async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
-        texts = ["".join(steps[: i + 1]) for i in range(known, len(steps))]
-        return Scores([hashlib.blake2b(text.encode()).digest()[0] / 256 for text in texts], [])
-
-    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Any]:
-        return []
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-    async def close(self) -> None: ...
-
-
-async def group(answers: Sequence[str | None]) -> list[int]:
-    return [-1 if answer is None else answers.index(answer) for answer in answers]
+from infer.testing.toy import ToyGrader
 
 
 def run(
@@ -79,22 +56,9 @@ def run(
         assert isinstance(outcome, Solution)
         tokens += outcome.usage.generated
 
-    async def grade(reference: str, answer: str) -> tuple[bool, str | None]:
-        return reference == answer, None
-
-    template = PLAIN if nano else MATHEMATICS
-    loop.run(
-        solve(
-            problems,
-            template.messages,
-            setting,
-            found,
-            found.configure(options),
-            grade,
-            record,
-            concurrency=in_flight,
-        )
-    )
+    messages = (PLAIN if nano else MATHEMATICS).messages
+    given = found.configure(options)
+    loop.run(solve(problems, messages, setting, found, given, record, concurrency=in_flight))
     return tokens
 
 
@@ -184,21 +148,23 @@ def main() -> None:
         outputs = llm.generate(prompts, sampling, use_tqdm=False)
         return sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
 
-    free: Any = FreeVerifier()
-    base = {"generator": generator, "verifier": free, "group": group, "extract": lambda text: text[-8:]}
-    best_of_n, samples = Setting(**base, sampling=sampling), [f"n={args.n}", "choose=majority"]
+    def bare(seeded: bool) -> Callable[[int], int]:
+        return lambda tokens: generate(seeded, n=args.n, max_tokens=args.max_tokens)
+
+    best_of_n = Setting(generator, FreeVerifier(), ToyGrader(lambda text: text[-8:]), sampling)
+    samples = [f"n={args.n}", "choose=majority"]
     results = [
         compare(
             name,
             lambda: run(loop, best_of_n, problems, nano, "best-of-n", samples, args.problems),
-            lambda tokens, seeded=seeded: generate(seeded, n=args.n, max_tokens=args.max_tokens),
+            bare(seeded),
             reset,
             args.repeats,
         )
         for name, seeded in (("best-of-n", False), ("... bare with seeds", True))
     ]
-    stepwise = Setting(
-        **base,
+    stepwise = replace(
+        best_of_n,
         sampling=Sampling(temperature=1.0, max_tokens=2048),
         budget=Budget(args.budget, "tokens"),
         step_tokens=args.step_tokens or 512,

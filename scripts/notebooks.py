@@ -29,7 +29,7 @@ def main() -> int:
     found = sorted(FOLDER.glob("*.ipynb"))
     for path in found:
         start = time.monotonic()
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         client = NotebookClient(
             notebook,
             timeout=120,
@@ -42,7 +42,7 @@ def main() -> int:
         except CellExecutionError as error:
             print(f"{path.name}: {error}", file=sys.stderr)
             return 1
-        text = nbformat.writes(clean(notebook))
+        text = nbformat.writes(clean(notebook))  # type: ignore[no-untyped-call]
         print(f"{path.name}: {time.monotonic() - start:.0f} s, {len(text) / 1000:,.0f} kB", flush=True)
         if len(text) > LIMIT:
             print(f"{path.name} is larger than {LIMIT / 1000:.0f} kB: show less in it", file=sys.stderr)

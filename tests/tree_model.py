@@ -82,8 +82,9 @@ class TreeVerifier(toy.ToyVerifier):
 
 
 async def search(choices: Choices, depth: int = 3, zero: Sequence[Tokens] = (), budget: str | None = None) -> Search:
-    models = {"generator": TreeGenerator(choices), "verifier": TreeVerifier(zero)}
-    return await toy.search(toy.setting(budget, **models, sampling=Sampling(max_tokens=depth)))
+    sampling = Sampling(max_tokens=depth)
+    models = toy.setting(budget, generator=TreeGenerator(choices), verifier=TreeVerifier(zero), sampling=sampling)
+    return await toy.search(models)
 
 
 def tokens(node: Node) -> Tokens:

@@ -120,7 +120,7 @@ class ToyVerifier:
 
     def __init__(self, aggregation: Aggregation = "last") -> None:
         self.aggregation = aggregation
-        self.spec = SPEC
+        self.spec: ModelSpec | None = SPEC
         self.passes = 0
         self.log: list[Call] = []
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from infer.analysis import Outcomes, allocation, at_equal_cost, at_k, curve, frontier, outcomes, read, sampled
 from infer.analysis.curves import families
+from infer.analysis.pools import How
 from infer.core.pricing import Call, Pricing
 from infer.cost.config import PUBLIC, read_spec
 from infer.cost.formulas import Serving
@@ -160,6 +162,7 @@ def test_a_vote_is_not_charged_the_verifier(tmp_path: Path) -> None:
     runs = read([folder])
     for unit in ("flops", "bytes", "eflops"):
         alone, both = getattr(sampling, unit), getattr(sampling + scoring, unit)
-        for how, spent in (("majority", alone), ("pass", alone), ("weighted", both), ("best", both)):
+        expected: dict[How, Any] = {"majority": alone, "pass": alone, "weighted": both, "best": both}
+        for how, spent in expected.items():
             cost = sampled(runs, [how], [3], unit).cost.to_numpy()
             assert cost == pytest.approx(spent * 3 / 4, rel=1e-6)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -195,6 +195,7 @@ def test_reliability_and_auroc_are_what_counting_gives() -> None:
     table = reliability(score, right, problems, bins=4)
     known = [(s, r) for s, r in zip(score, right, strict=True) if s == s and r == r]
     assert table["size"].sum() == pytest.approx(1)
+    row: Any
     for row in table.itertuples():
         own = [(s, r) for s, r in known if row.left <= s < row.right or s == row.right == 1]
         assert row.size == pytest.approx(len(own) / len(known))

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -28,13 +28,14 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
         assert problems["samples"].tolist() == [len(one.candidates) for one in solutions]
         assert problems["generated"].tolist() == [one.usage.generated for one in solutions]
         assert problems["generated"].dtype == np.int64
-        for got, one in zip(problems["correct"], solutions, strict=True):
-            assert math.isnan(got) if one.correct is None else got == one.correct
+        for right, one in zip(problems["correct"], solutions, strict=True):
+            assert math.isnan(right) if one.correct is None else right == one.correct
         scores = [f"score_{how}" for how in get_args(Aggregation)]
         columns = ["num_tokens", "correct", "group", "chosen", "score", *scores]
         candidates = runs.candidates(columns)
         flat = [(row, place, one) for row, one in enumerate(solutions) for place in range(len(one.candidates))]
         assert candidates["problem"].tolist() == [row for row, _, _ in flat]
+        got: Any
         for (_, place, one), got in zip(flat, candidates.itertuples(index=False), strict=True):
             candidate = one.candidates[place]
             assert got.num_tokens == candidate.num_tokens

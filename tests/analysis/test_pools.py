@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infer.analysis import at_k, best_at_k, independent, majority_at_k, pass_at_k, read, share, weighted_at_k
-from infer.analysis.pools import powers
+from infer.analysis.pools import How, powers
 from infer.errors import UserError
 from tests.analysis.synthetic import REFERENCE, random_solutions, solution, write_run
 
@@ -44,6 +44,10 @@ def vote(correct: Array, group: Array, weight: Array) -> Callable[[Sequence[int]
         return winners_share(votes, members, correct)
 
     return value
+
+
+def right(correct: Array) -> Callable[[Sequence[int]], float]:
+    return lambda subset: float(correct[list(subset)].max())
 
 
 def best(correct: Array, score: Array) -> Callable[[Sequence[int]], float]:
@@ -80,7 +84,7 @@ def test_pass_best_and_majority_equal_the_mean_over_all_subsets() -> None:
         }
         for k in ks:
             expected = {
-                "pass": enumerate_subsets(n, k, lambda subset, right=correct: float(right[list(subset)].max())),
+                "pass": enumerate_subsets(n, k, right(correct)),
                 "best": enumerate_subsets(n, k, best(correct, score)),
                 "majority": enumerate_subsets(n, k, vote(correct, group, np.ones(n))),
             }
@@ -186,7 +190,8 @@ def test_without_any_score_there_is_nothing_to_choose_by(tmp_path: Path) -> None
     scored[1] = scored[1].model_copy(update={"problem_id": "b"})
     voted = [solution("a", ["7", "1"]), solution("b", ["7", "7"])]
     runs = read([write_run(tmp_path / "scored", scored), write_run(tmp_path / "voted", voted, options={"n": 2})])
-    for how, values in (("best", [1, 0.5]), ("weighted", [1, 0])):
+    expected: dict[How, list[float]] = {"best": [1, 0.5], "weighted": [1, 0]}
+    for how, values in expected.items():
         found = at_k(runs, how, [1, 2], draws=3)
         assert found[2].tolist() == pytest.approx([*values, math.nan, math.nan], nan_ok=True)
         assert found[1].isna().tolist() == [False, False, True, True]

@@ -86,7 +86,7 @@ def test_the_page_is_whole_and_needs_nothing_else(paths: list[Path], written: li
     shown = " ".join(page.texts)
     table = accuracy(read(paths))
     for name, row in table.iterrows():
-        assert name in shown
+        assert str(name) in shown
         assert f"{row['mean']:.1%}" in shown
         assert f"{row['low']:.1%} to {row['high']:.1%}" in shown
     against = compare(read(paths), table.index[0], "greedy")
@@ -203,7 +203,7 @@ def test_the_names_of_levels_do_not_overlap(names: list[str], count: int) -> Non
     labels = [label for label in axes.get_xticklabels() if label.get_text()]
     if labels[0].get_rotation():  # parallel lines: as far apart as a line is high
         step = (axes.transData.transform((1, 0)) - axes.transData.transform((0, 0)))[0]
-        assert step * np.sin(np.radians(30)) > labels[0].get_fontsize() * figure.dpi / 72
+        assert step * np.sin(np.radians(30)) > float(labels[0].get_fontsize()) * figure.dpi / 72
     else:
         boxes = [label.get_window_extent() for label in labels]
         assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))

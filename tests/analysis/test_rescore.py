@@ -29,6 +29,7 @@ from infer.core.tally import Tally
 from infer.core.trace import Trace, read_trace, trace_path
 from infer.core.tree import Aggregation, Finish, Node, aggregate
 from infer.core.verifier import Scores
+from infer.cost.model import ModelSpec
 from infer.errors import BudgetSpent, TooLong, UserError
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import read_solutions
@@ -42,6 +43,7 @@ class Lengths:
 
     aggregation: Aggregation = "mean"
     stepwise = True
+    spec: ModelSpec | None = None
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -51,6 +53,9 @@ class Lengths:
         await asyncio.sleep(0)
         values = [(len(problem.prompt + "".join(steps[: end + 1])) % 17) / 17 for end in range(known, len(steps))]
         return Scores(values, [Call(None, len(values), known, 0)])
+
+    async def most(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> list[Call]:
+        return [Call(None, len(steps), 0, 0)]
 
     def describe(self) -> dict[str, Any]:
         return {"family": "lengths", "aggregation": self.aggregation}
@@ -119,7 +124,7 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
     verifier = Lengths()
     async with Mathematics("exact") as checker:
         texts = problems(p="one", q="two")
-        again = {"verifier": verifier, "prm": "lengths", "choose": "prm", "problems": texts}
+        again: dict[str, Any] = {"verifier": verifier, "prm": "lengths", "choose": "prm", "problems": texts}
         assert await rescore_run(folder, tmp_path / "new", checker, **again) == 2
         assert await rescore_run(folder, tmp_path / "new", checker, **again) == 0  # done already
     runs = read([tmp_path / "new", folder])

@@ -203,7 +203,7 @@ async def test_a_node_that_is_scored_is_not_scored_again() -> None:
 async def test_a_search_cut_off_chooses_by_the_strategys_aggregation() -> None:
     """The runner's own choice read the verifier's aggregation instead."""
     for aggregation in ("min", "max"):
-        search = await toy.search(toy.setting(), options=ScoredOptions(aggregation=aggregation))  # type: ignore[arg-type]
+        search = await toy.search(toy.setting(), options=ScoredOptions(aggregation=aggregation))
         nodes = await search.sample(search.root, 12, until="end")
         await search.score(nodes)
         finished = [node for node in nodes if node.finished and node.step_scores]

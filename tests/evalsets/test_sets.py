@@ -191,7 +191,7 @@ def test_another_revision_out_of_the_cache_is_refused(hub: SimpleNamespace) -> N
     """Offline, `datasets` takes the newest version it has cached, whatever revision it was asked for."""
     from datasets.packaged_modules.cache.cache import Cache
 
-    class Cached(Builder, Cache):  # type: ignore[misc]
+    class Cached(Builder, Cache):
         pass
 
     hub.builder = Cached("test")

@@ -166,10 +166,10 @@ async def test_closing_fails_those_who_wait(begun: bool) -> None:
 @pytest.mark.parametrize("deadline", [None, 5.0])
 async def test_a_cancellation_that_comes_with_an_output_counts(turns: int, deadline: float | None) -> None:
     output: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    awaited: Iterator[Awaitable[Any]] = iter([asyncio.sleep(0, "first"), output])
+    awaited: list[Awaitable[Any]] = [asyncio.sleep(0, "first"), output]
 
     async def then() -> Any:
-        return await (next(awaited, None) or asyncio.sleep(0.01, "more"))
+        return await (awaited.pop(0) if awaited else asyncio.sleep(0.01, "more"))
 
     engine = scripted(then)
     call = engine.submit([1], None, deadline and time.monotonic() + deadline)

@@ -392,7 +392,7 @@ async def test_a_character_cut_in_two_behind_others_of_bytes(whole: int) -> None
             completion("ab\ufffd", tokens=[15, 14]),
             completion("ab\ufffd", tokens=[15, 11]),
         )
-        ids, texts = [7, 8], []
+        ids, texts = [7, 8], list[str]()
         for _ in range(3):
             got = await one(generator, prompt=ids)
             ids, texts = ids + got.tokens, [*texts, got.text]

@@ -27,7 +27,7 @@ PIECES = ["<end>", "\n", "\n\n", "\n\n#", "a", "b", "c", *(f" w{i}" for i in ran
 
 def spaced(ids: list[int]) -> str:
     """A decoder that drops the leading space, spells two bytes of one character apart, and hides token 9."""
-    parts = {0: " a", 1: " b", 2: "\n", 3: ".\n\n#", 4: b"\xc3", 5: b"\xa9", 9: ""}
+    parts: dict[int, str | bytes] = {0: " a", 1: " b", 2: "\n", 3: ".\n\n#", 4: b"\xc3", 5: b"\xa9", 9: ""}
     raw = b"".join(part if isinstance(part, bytes) else part.encode() for part in (parts[i] for i in ids))
     return raw.decode(errors="replace").removeprefix(" ")
 
@@ -168,9 +168,8 @@ def generator(folder: Path) -> TransformersGenerator:
 
 
 async def one(generator: TransformersGenerator, **request: Any) -> Completion:
-    return (await generator.generate(Request(**{"prompt": [4, 5, 6], "sampling": GREEDY, "max_tokens": 40} | request)))[
-        0
-    ]
+    fields = {"prompt": [4, 5, 6], "sampling": GREEDY, "max_tokens": 40, **request}
+    return (await generator.generate(Request(**fields)))[0]
 
 
 PROMPTS = [[4], [5, 6, 7, 8, 9, 10], [11, 12, 13], [20] * 31]

@@ -109,7 +109,7 @@ def test_a_stop_string_may_be_several_tokens(stop: str, before: str, fallback: b
         tokenizer = Tokenizer(BPE({word: i for i, word in enumerate(words)}, [(last, "#")]))
         tokenizer.pre_tokenizer, tokenizer.decoder = level, decoders.ByteLevel()
     wrapped = SimpleNamespace(encode=lambda text: tokenizer.encode(text).ids, decode=tokenizer.decode)
-    generator = VLLMGenerator(SimpleNamespace(tokenizer=wrapped, max_context=100, spec=None))  # type: ignore[arg-type]
+    generator = VLLMGenerator(SimpleNamespace(tokenizer=wrapped, max_context=100, spec=None))
     prompt = tokenizer.encode("q: ").ids
     for rest in ("", "#"):
         sample = SimpleNamespace(text=before + stop, stop_reason=stop)

@@ -16,7 +16,7 @@ import infer
 from infer.core.generator import Completion, Request
 from infer.errors import UserError
 from infer.evalsets.graders.mathematics import Mathematics
-from infer.runs.job import Job, Machine, Models
+from infer.runs.job import Machine, Models, Plan
 from infer.testing.toy import ToyGenerator, ToyVerifier
 
 
@@ -24,13 +24,13 @@ class Opened:
     """What was loaded in place of models."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[Job, Machine]] = []
+        self.plans: list[tuple[Plan, Machine]] = []
         self.closed = 0
         self.generator = ToyGenerator()
 
     @asynccontextmanager
-    async def open(self, job: Job, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
-        self.jobs.append((job, machine))
+    async def open(self, plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
+        self.plans.append((plan, machine))
         try:
             async with Mathematics() as checker:
                 yield Models(self.generator, ToyVerifier() if with_verifier else None, checker)
@@ -60,7 +60,7 @@ def test_the_door_loads_no_engine() -> None:
 def test_public_names() -> None:
     assert {"solve", "solve_async", "Problem", "Solution"} <= set(dir(infer))
     with pytest.raises(AttributeError, match="no attribute 'solves'"):
-        _ = infer.solves  # type: ignore[attr-defined]
+        _ = infer.solves
 
 
 def test_a_question_gives_its_solution(opened: Opened) -> None:
@@ -68,7 +68,7 @@ def test_a_question_gives_its_solution(opened: Opened) -> None:
     assert isinstance(solution, infer.Solution)
     assert len(solution.candidates) == 3
     assert solution.correct is None
-    ((plan, machine),) = opened.jobs
+    ((plan, machine),) = opened.plans
     job = plan.job
     assert (job.question, job.options, job.budget, job.seed) == ("23+54=?", ("n=3",), "1k", 5)
     assert machine == Machine(concurrency=2)
@@ -90,7 +90,7 @@ def test_many_share_the_models_and_keep_their_order(opened: Opened) -> None:
     assert [solution.correct for solution in solutions] == [None, None, False, None]
     first, *_, last = solutions
     assert first.candidates != last.candidates  # asked again, sampled again
-    assert len(opened.jobs) == opened.closed == 1
+    assert len(opened.plans) == opened.closed == 1
     assert infer.solve([]) == []
 
 
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_loaded(
     with pytest.raises(UserError, match=says) as error:
         infer.solve(question, **settings)
     assert "\n" not in str(error.value)
-    assert opened.jobs == []
+    assert opened.plans == []
 
 
 def test_a_problem_that_cannot_be_tried_is_an_error(opened: Opened) -> None:

@@ -9,7 +9,7 @@ import pytest
 from infer.core.generator import Completion, Request, Sampling
 from infer.core.search import Search, Setting
 from infer.core.solution import Solution
-from infer.core.tree import Node
+from infer.core.tree import Finish, Node
 from infer.errors import UserError
 from infer.strategies import find
 from infer.testing import toy
@@ -30,7 +30,7 @@ class EnumeratingGenerator(toy.ToyGenerator):
                 break
         self.generated += len(tokens)
         self.prompt_tokens += len(prompt)
-        finish = "end" if last else "step"
+        finish: Finish = "end" if last else "step"
         return Completion(tokens, len(tokens), toy.decode(tokens), finish, None, len(prompt), 0)
 
 

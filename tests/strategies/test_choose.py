@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infer.core.choice import Choice
 from infer.core.search import Search
-from infer.core.tree import Node
+from infer.core.tree import Finish, Node
 from infer.testing import toy
 
 
@@ -21,7 +21,7 @@ class Sample:
     logprob: float | None = None
 
     def node(self, root: Node, index: int) -> Node:
-        finish = "end" if self.finished else "length"
+        finish: Finish = "end" if self.finished else "length"
         scores = None if self.score is None else [self.score]
         logprobs = None if self.logprob is None else [self.logprob]
         return Node(root, index, [index], 1, self.answer, finish, logprobs=logprobs, scores=scores)

@@ -41,7 +41,7 @@ async def test_the_scoring_example_of_the_documentation_works(
     if budget is None:
         last = [candidate.scores[-1] for candidate in solution.candidates if candidate.finished and candidate.scores]
         assert solution.finished
-        assert solution.candidates[solution.chosen].scores[-1:] == [max(last)]
+        assert (solution.candidates[solution.chosen].scores or [])[-1:] == [max(last)]
     else:
         assert 0 < solution.usage.generated <= 12
 

@@ -19,13 +19,13 @@ from infer.testing import StrategyLaws, toy
 
 
 class Laws(StrategyLaws):
-    too_small = ("1tok", "1e4flops")  # one token can't be shared by the steps of an expansion
+    too_small = ["1tok", "1e4flops"]  # one token can't be shared by the steps of an expansion
 
 
 class TestGreedy(Laws):
     strategy = "greedy"
     draws = False
-    too_small = ("1e4flops",)
+    too_small = ["1e4flops"]
 
 
 class TestBestOfN(Laws):
@@ -49,7 +49,7 @@ class TestBestOfN(Laws):
 
 class TestSelfConsistency(Laws):
     strategy = "self-consistency"
-    too_small = ("1e4flops",)
+    too_small = ["1e4flops"]
     options = [
         ["n=9"],
         ["n=9", "weights=prm", "aggregation=min"],

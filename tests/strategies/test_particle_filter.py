@@ -1,7 +1,7 @@
 """Particle filtering: exact expectations over all random choices, the paper's weights, and degenerate scores."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from infer.core.generator import Completion, Sampling
 from infer.core.problem import Problem
-from infer.core.tree import Node
+from infer.core.tree import Finish, Node
 from infer.errors import BudgetSpent
 from infer.strategies import particle_filter as strategy
 from infer.strategies.particle_filter import ParticleFilterOptions, particle_filter
@@ -21,13 +21,15 @@ from infer.testing import toy
 from tests import tree_model
 from tests.enumeration import Choices, enumerated, runs
 
+Masses = dict[tuple[int, ...], float]
+
 
 async def run_filter(search: Any, options: ParticleFilterOptions, particles: Particles) -> None:
-    resample = strategy.RESAMPLING[options.resampling]
+    resample = vars(strategy)["RESAMPLING"][options.resampling]  # as a test may have replaced it
     await module.run_filter(search, particles, options.mode, options.ess, resample, options.temperature_at)
 
 
-async def expectation(monkeypatch: pytest.MonkeyPatch, options: ParticleFilterOptions, **model: Any) -> Counter[Any]:
+async def expectation(monkeypatch: pytest.MonkeyPatch, options: ParticleFilterOptions, **model: Any) -> Masses:
     """The exact expectation of each trajectory's estimated mass, sum_i w_i [y_i = y] / n."""
 
     async def run(choices: Choices) -> Particles:
@@ -37,7 +39,7 @@ async def expectation(monkeypatch: pytest.MonkeyPatch, options: ParticleFilterOp
         await run_filter(search, options, particles)
         return particles
 
-    mass: Counter[Any] = Counter()
+    mass: Masses = defaultdict(float)
     total = evidence = 0.0
     async for probability, particles in runs(run):
         total += probability
@@ -98,7 +100,7 @@ async def test_the_papers_mode_estimates_something_else(monkeypatch: pytest.Monk
     assert max(abs(mass[y] / total - posterior[y]) for y in posterior) > 0.05
 
 
-def reference_filter(options: ParticleFilterOptions, choices: Choices) -> Counter[tuple[int, ...]]:
+def reference_filter(options: ParticleFilterOptions, choices: Choices) -> Masses:
     """The paper's algorithm as its pseudocode has it, over tuples of tokens; returns the final softmax weights."""
 
     def ended(y: tuple[int, ...]) -> bool:
@@ -117,7 +119,7 @@ def reference_filter(options: ParticleFilterOptions, choices: Choices) -> Counte
         weights = theta(particles)
         drawn = [particles[choices.pick(weights)] for _ in particles]
         particles = [step(y) for y in drawn]
-    final: Counter[tuple[int, ...]] = Counter()
+    final: Masses = defaultdict(float)
     for y, weight in zip(particles, theta(particles), strict=True):
         final[y] += weight
     return final
@@ -128,22 +130,22 @@ async def test_the_papers_mode_is_the_papers_algorithm(monkeypatch: pytest.Monke
     """The expected final weights of each trajectory, all random choices enumerated on both sides."""
     options = ParticleFilterOptions(n=2, temperature=temperature)
 
-    async def ours(choices: Choices) -> Counter[tuple[int, ...]]:
+    async def ours(choices: Choices) -> Masses:
         monkeypatch.setattr(strategy, "RESAMPLING", {"multinomial": enumerated(RESAMPLING["multinomial"], choices)})
         particles = Particles.start((search := await tree_model.search(choices)).root, options.n)
         await run_filter(search, options, particles)
         monkeypatch.undo()
-        final: Counter[tuple[int, ...]] = Counter()
+        final: Masses = defaultdict(float)
         for node, weight in zip(particles.nodes, particles.weights, strict=True):
             final[tree_model.tokens(node)] += weight
         return final
 
-    async def theirs(choices: Choices) -> Counter[tuple[int, ...]]:
+    async def theirs(choices: Choices) -> Masses:
         return reference_filter(options, choices)
 
     means = []
     for run in (ours, theirs):
-        mean: Counter[tuple[int, ...]] = Counter()
+        mean: Masses = defaultdict(float)
         async for probability, final in runs(run):
             for y, weight in final.items():
                 mean[y] += probability * weight
@@ -239,7 +241,8 @@ async def test_an_answer_without_a_step_weighs_next_to_nothing() -> None:
 async def test_a_draw_is_by_weight_among_the_finished() -> None:
     """10,000 draws against the weights of the finished particles; a chi-square this large has probability 1e-6."""
     search = await toy.search(toy.setting())
-    nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(["end", "step", "end", "end"])]
+    ends: list[Finish] = ["end", "step", "end", "end"]
+    nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(ends)]
     weights = np.array([0.1, 0.4, 0.2, 0.3])
     options = ParticleFilterOptions(choose="draw")
     drawn = Counter([(await module.select(search, options, nodes, weights)) for _ in range(10_000)])
@@ -361,7 +364,7 @@ async def test_the_solution_tells_the_weights_and_the_evidence() -> None:
         solution = await particle_filter(await toy.search(toy.setting(), digits), options)
         again = Particles.start((search := await toy.search(toy.setting(), digits)).root, 6)
         await run_filter(search, options, again)
-        expected: Counter[tuple[int, ...]] = Counter()
+        expected: Masses = defaultdict(float)
         for node, weight in zip(again.nodes, again.weights, strict=True):
             expected[node.address] += weight
         told = {candidate.address: candidate.weight for candidate in solution.candidates if candidate.weight}

@@ -1,13 +1,13 @@
 """Particle Gibbs: its transition matrix by enumerating every random choice, against the posterior."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
 
 from infer.core.search import Search
-from infer.core.tree import Node
+from infer.core.tree import Finish, Node
 from infer.errors import BudgetSpent
 from infer.strategies import particle_gibbs as module
 from infer.strategies.particle_filter import ParticleFilterOptions, particle_filter
@@ -22,7 +22,7 @@ from tests.tree_model import Tokens
 
 async def grow(search: Search, tokens: Tokens) -> list[Node]:
     """A trajectory put on the tree, scored."""
-    node, nodes = search.root, []
+    node, nodes = search.root, list[Node]()
     for token in tokens:
         finish: Any = "end" if token == tree_model.END else "step"
         full = len(nodes) + 1 == search.setting.sampling.max_tokens
@@ -34,7 +34,7 @@ async def grow(search: Search, tokens: Tokens) -> list[Node]:
 
 async def transitions(
     monkeypatch: pytest.MonkeyPatch, options: ParticleGibbsOptions, depth: int, start: Tokens
-) -> Counter[Tokens]:
+) -> dict[Tokens, float]:
     """The probability of each next reference, given this one."""
 
     async def run(choices: Choices) -> Tokens:
@@ -46,7 +46,7 @@ async def transitions(
         monkeypatch.undo()
         return tree_model.tokens(node)
 
-    row: Counter[Tokens] = Counter()
+    row: dict[Tokens, float] = defaultdict(float)
     async for probability, end in runs(run):
         row[end] += probability
     return row
@@ -100,7 +100,8 @@ async def test_the_reference_is_kept_and_not_sampled_again(monkeypatch: pytest.M
 async def test_a_reference_that_has_ended_gives_its_place_to_one_of_the_ended() -> None:
     """Ancestor sampling by weight: 10,000 draws; a chi-square this large has probability 1e-6."""
     search = await toy.search(toy.setting())
-    nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(["end", "step", "end", "end"])]
+    ends: list[Finish] = ["end", "step", "end", "end"]
+    nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(ends)]
     particles = Particles(nodes, np.zeros(4), np.log([0.1, 0.4, 0.2, 0.3]))
     drawn = Counter(ancestor(search, particles) for _ in range(10_000))
     expected = {0: 10_000 / 6, 2: 20_000 / 6, 3: 30_000 / 6}

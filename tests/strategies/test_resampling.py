@@ -8,6 +8,7 @@ import pytest
 
 from infer.strategies.parts.resampling import (
     RESAMPLING,
+    Resampling,
     effective_sample_size,
     log_mean,
     multinomial,
@@ -50,8 +51,8 @@ async def moments(scheme: Any, weights: Any, n: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("n", [1, 2, 4])
 @pytest.mark.parametrize("name", NAMES)
-async def test_counts_are_unbiased(name: str, n: int, weights: list[float]) -> None:
-    mean, covariance = await moments(RESAMPLING[name], np.array(weights), n)  # type: ignore[index]
+async def test_counts_are_unbiased(name: Resampling, n: int, weights: list[float]) -> None:
+    mean, covariance = await moments(RESAMPLING[name], np.array(weights), n)
     assert mean == pytest.approx(n * np.array(weights))
     if name == "multinomial":
         assert covariance == pytest.approx(n * (np.diag(weights) - np.outer(weights, weights)))
@@ -74,7 +75,7 @@ async def test_systematic_counts_vary_the_least_that_whole_numbers_can(n: int, w
     part = n * np.array(weights) % 1
     assert np.diag(covariance) == pytest.approx(part * (1 - part), abs=1e-9)
     for name in NAMES:
-        _, other = await moments(RESAMPLING[name], np.array(weights), n)  # type: ignore[index]
+        _, other = await moments(RESAMPLING[name], np.array(weights), n)
         assert (np.diag(covariance) <= np.diag(other) + 1e-9).all()
 
 

@@ -167,7 +167,7 @@ async def test_adaptive_rules_stop_at_their_threshold() -> None:
         for stop in ("beta", "dirichlet"):
             setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
             search = await toy.search(setting, "3")
-            options = SelfConsistencyOptions(n=40, stop=stop, threshold=threshold)  # type: ignore[arg-type]
+            options = SelfConsistencyOptions(n=40, stop=stop, threshold=threshold)
             solution = await self_consistency(search, options)
             assert len(solution.candidates) == needed
 

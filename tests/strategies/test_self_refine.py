@@ -78,6 +78,7 @@ async def test_the_solution_that_is_kept(keep: Any) -> None:
             assert solution.chosen == 4
         else:
             answers = [candidate.answer for candidate in candidates if candidate.answer is not None]
+            assert solution.answer is not None
             assert answers.count(solution.answer) == max(map(answers.count, answers))
         assert solution.usage.passes == (sum(len(c.steps) for c in candidates) if keep == "prm" else 0)
         distinct.add(solution.chosen)

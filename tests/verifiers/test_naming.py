@@ -7,8 +7,9 @@ import pytest
 
 from infer.core.pricing import Call
 from infer.core.problem import Problem
-from infer.core.tree import Node, aggregate
+from infer.core.tree import Aggregation, Node, aggregate
 from infer.core.verifier import Scores, Verifier
+from infer.cost.model import ModelSpec
 from infer.errors import BudgetSpent, TooLong, UserError
 from infer.generate.readers import log_odds, sigmoid
 from infer.runs.verifiers import VerifierRef
@@ -173,8 +174,8 @@ def test_max_aggregation() -> None:
 class Fixed:
     """A verifier whose score of a step is given by its number."""
 
-    aggregation: Any = "prod"
-    spec = None
+    aggregation: Aggregation = "prod"
+    spec: ModelSpec | None = None
 
     def __init__(self, scores: list[float], stepwise: bool = True) -> None:
         self.scores, self.stepwise = scores, stepwise
