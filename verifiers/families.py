@@ -101,7 +101,10 @@ def recognize(model: str, config: Config) -> str:
     name = " ".join(Path(source).name for source in (model, config.get("_name_or_path") or "")).lower()
     known = names()
     for each in known:
-        found = find(each)
+        try:
+            found = find(each)
+        except UserError:  # of another package, and broken: no reason to refuse this checkpoint
+            continue
         if isinstance(found, Family):
             recognized = found.recognizes(name, config)
         else:

@@ -266,7 +266,7 @@ class Mathematics:
         return await self.equal(problem.answer, answer)
 
     def describe(self) -> dict[str, Any]:
-        return {"grader": "mathematics", "answers": self.method}
+        return {"answers": self.method}
 
     async def close(self) -> None:
         """Ends the processes and cancels comparisons in progress."""

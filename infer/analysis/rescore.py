@@ -15,7 +15,7 @@ from typing import Any
 from infer.analysis.frames import aggregation_of
 from infer.core import choice
 from infer.core.choice import Ballot, Choice
-from infer.core.grading import Grader, graded
+from infer.core.grading import Grader, described_grader, graded
 from infer.core.pricing import Pricing
 from infer.core.problem import Problem
 from infer.core.solution import Candidate, Solution
@@ -31,6 +31,9 @@ from infer.evalsets import find as find_evalset
 from infer.evalsets.base import EvalSet
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import Run, load_record, read_solutions
+
+MATHEMATICS = described_grader(Mathematics())
+"""In the record of runs without a grader's own, too."""
 
 
 async def rescore_run(
@@ -64,10 +67,13 @@ async def rescore_run(
         "from": str(run),
         "choose": choose or before.get("choose"),
         "aggregation": aggregation or before.get("aggregation"),
-        "answers": None if (answers := grader.describe().get("answers")) == "math" else answers,
+        "answers": None,
     }
+    described = described_grader(grader)
+    if described != facts.get("grader", MATHEMATICS):  # another configuration: not to be pooled with the run
+        how["answers"] = described.get("answers") or described["class"]
     config = {**config, "rescored": how}
-    facts["grader"] = grader.describe()
+    facts["grader"] = described
     if problems is None and (verifier is not None or not isinstance(grader, Mathematics)):
         problems = problems_of(config)  # Mathematics needs the references alone, which the run has
     if verifier is not None:
@@ -118,6 +124,11 @@ async def rescore(
         found = (problems or {}).get(solution.problem_id)
         if found is None:
             raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
+        if found.answer != solution.reference:
+            raise UserError(
+                f"problem {solution.problem_id} has another reference in the evaluation set than in the run: "
+                f"{found.answer!r} and {solution.reference!r}"
+            )
         return found
 
     async def one(solution: Solution) -> Solution:
@@ -188,12 +199,16 @@ def problems_of(config: Mapping[str, Any]) -> dict[str, Problem]:
 
 
 def grader_of(run: Path) -> Grader:
-    """The grader of a run's evaluation set. Raises UserError where the set is needed and gone."""
+    """The grader of a run's evaluation set. Raises UserError where the set is gone, unless it was Mathematics."""
     record = load_record(run)
-    described = record["facts"][-1].get("grader") or {}
-    if described.get("grader", "mathematics") == "mathematics":
+    if record["config"].get("question") is not None:
         return Mathematics()
-    return _evalset_of(record["config"]).grader()
+    try:
+        return _evalset_of(record["config"]).grader()
+    except UserError:
+        if record["facts"][-1].get("grader", MATHEMATICS) != MATHEMATICS:
+            raise
+        return Mathematics()
 
 
 def _evalset_of(config: Mapping[str, Any]) -> EvalSet:

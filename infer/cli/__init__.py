@@ -1,6 +1,7 @@
 """The command line. It reads words and prints results; `infer.runs` does the work."""
 
 import sys
+import traceback
 from typing import NoReturn
 
 from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
@@ -35,7 +36,9 @@ def run(arguments: list[str]) -> int:
             problem, cause = first if code == 2 else f"{type(error).__name__}: {first}", error
     if "--debug" in arguments:
         raise cause
-    if code == 1 and log() is not None:
-        problem += f" (log: {log()})"
+    if code == 1 and (path := log()) is not None:
+        with path.open("a") as file:
+            traceback.print_exception(cause, file=file)
+        problem += f" (log: {path})"
     say(problem)
     return code

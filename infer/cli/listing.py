@@ -42,7 +42,14 @@ def list_(
 
 
 def _list_strategies(name: str | None) -> None:
-    for strategy in map(strategies.find, [name] if name else strategies.names()):
+    for known in [name] if name else strategies.names():
+        try:
+            strategy = strategies.find(known)
+        except UserError as error:
+            if name:
+                raise
+            out.print(f"[bold]{known}[/bold]", Text(str(error), "dim"))
+            continue
         out.print(f"[bold]{strategy.name}[/bold]", Text(strategy.summary))
         table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(style="dim"), padding=(0, 2))
         for option, field in strategy.options.model_fields.items():
@@ -67,7 +74,7 @@ def _list_evalsets(name: str | None) -> None:
     if name is None:
         table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
         for known in evalsets.names():
-            table.add_row(known, Text(evalsets.find(known).summary))
+            table.add_row(known, Text(_or_why(lambda name: evalsets.find(name).summary, known)))
         table.add_row("FILE", "a JSONL, JSON, CSV or Parquet file with a problem and an answer column")
         table.add_row("OWNER/NAME", "a dataset of the Hugging Face hub")
         out.print(table)
@@ -90,8 +97,16 @@ def _list_verifiers(name: str | None) -> None:
         return
     table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
     for known in [*families.names(), SELF]:
-        table.add_row(known, Text(about(known).partition("\n")[0]))
+        table.add_row(known, Text(_or_why(lambda name: about(name).partition("\n")[0], known)))
     out.print(table)
+
+
+def _or_why(about: Callable[[str], str], name: str) -> str:
+    """The text about a name, or why there is none: another package may offer something broken."""
+    try:
+        return about(name)
+    except UserError as error:
+        return str(error)
 
 
 def _list_models(name: str | None) -> None:

@@ -31,7 +31,7 @@ def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
         raise UserError(f"{kind} {name!r} is offered by {both}: uninstall one, or name it otherwise")
     try:
         return check(next(iter(found)).load())
-    except (ImportError, AttributeError, TypeError, LookupError, NameError) as error:
+    except Exception as error:  # whatever the package's code raises as it is imported
         raise UserError(f"{kind} {name!r} can't be loaded from {place}: {type(error).__name__}: {error}") from error
 
 

@@ -88,6 +88,6 @@ class Scorer:
                 self.too_long[node] = error
                 self._ledger.usage += pricing.judging(error.calls)
                 return
-            scores.check(self._problem)
+            scores.check(self._problem, passes)
             node.scores = scores.values
             self._ledger.usage += pricing.judging(scores.calls, passes)

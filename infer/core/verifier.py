@@ -38,10 +38,14 @@ class Scores:
         """The scores one after the other, and all requests."""
         return Scores(self.values + other.values, self.calls + other.calls)
 
-    def check(self, problem: Problem) -> None:
-        """Raises UserError where a score is not a finite number."""
-        if not all(map(math.isfinite, self.values)):
-            raise UserError(f"problem {problem.id}: the reward model scored a step with {self.values}")
+    def check(self, problem: Problem, count: int) -> None:
+        """Raises UserError unless these are `count` numbers in [0, 1]."""
+        if not all(math.isfinite(value) and 0 <= value <= 1 for value in self.values):
+            raise UserError(f"problem {problem.id}: the reward model scored a step with {self.values}, not in [0, 1]")
+        if len(self.values) != count:
+            raise UserError(
+                f"problem {problem.id}: the reward model gave {len(self.values)} scores where {count} were due"
+            )
 
 
 class Verifier(Protocol):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infer.core.generator import Generator, Message, Sampling
-from infer.core.grading import Grader
+from infer.core.grading import Grader, described_grader
 from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.options import Options
 from infer.core.pricing import Pricing
@@ -415,5 +415,5 @@ class Session:
             "hardware": asdict(self.setting.pricing.hardware),
             "generator": self.setting.generator.describe(),
             "verifier": verifier.describe() if verifier is not None else None,
-            "grader": self.setting.grader.describe(),
+            "grader": described_grader(self.setting.grader),
         }

@@ -120,6 +120,7 @@ class Run:
         last = record["facts"][-1]
         if record["config"].get("model") is None:
             _compare_served(self.path, last, facts)
+        _compare_graders(self.path, last, facts)
         if all(name in last and last[name] == value for name, value in facts.items()):
             return
         if not facts.keys() & last.keys():
@@ -286,6 +287,12 @@ def _compare_served(path: Path, last: dict[str, Any], facts: dict[str, Any]) -> 
     was, now = (said.get("generator", {}).get("model") for said in (last, facts))
     if was and now and was != now:
         raise UserError(f"{path} holds another run: the server had {was} and has {now}: name another folder")
+
+
+def _compare_graders(path: Path, last: dict[str, Any], facts: dict[str, Any]) -> None:
+    was, now = last.get("grader"), facts.get("grader")
+    if was and now and was != now:
+        raise UserError(f"{path} holds another run: its grader was {was} and is {now}: name another folder")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

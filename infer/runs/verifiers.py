@@ -55,10 +55,10 @@ class Member:
             return member
         try:
             return replace(member, model=ModelRef.named(name, revision))
-        except UserError:
+        except UserError as error:
             if foreign:
                 return member
-            raise
+            raise UserError(f"--prm {text}: {error} (infer list verifiers)") from None
 
     @property
     def remote(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from infer.analysis import read
-from infer.analysis.rescore import problems_of, rescore, rescore_run, rescore_tree
+from infer.analysis.rescore import grader_of, problems_of, rescore, rescore_run, rescore_tree
 from infer.cli.display import print_summary
 from infer.core.choice import Choice
 from infer.core.grading import Verdict
@@ -289,17 +289,23 @@ async def test_a_grader_of_another_kind_is_given_the_problems(tmp_path: Path) ->
             return [-1 if answer is None else answers.index(answer) for answer in answers]
 
         def describe(self) -> dict[str, Any]:
-            return {"grader": "prompts"}
+            return {}
 
         async def close(self) -> None: ...
 
-    folder = write_run(tmp_path / "a", [solution("nano-L1-0000", ["7", "258"])], on="nano")
+    folder = write_run(tmp_path / "a", [solution("nano-L1-0000", ["7", "258"], reference="258")], on="nano")
     await rescore_run(folder, tmp_path / "b", Prompts(), choose="majority")
     (found,) = read_solutions(tmp_path / "b")
     assert [candidate.correct for candidate in found.candidates] == [False, True]
     gone = write_run(tmp_path / "c", [solution("p", ["7"])], on="nano")
     with pytest.raises(UserError, match="problem p is not in the evaluation set"):
         await rescore_run(gone, tmp_path / "d", Prompts())
+    changed = write_run(tmp_path / "e", [solution("nano-L1-0000", ["7"], reference="7")], on="nano")
+    with pytest.raises(UserError, match=r"nano-L1-0000 has another reference in the evaluation set .* '258' and '7'"):
+        await rescore_run(changed, tmp_path / "f", Prompts())
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert record["config"]["rescored"]["answers"].endswith("Prompts"), "another configuration than the run"
+    assert isinstance(grader_of(folder), Mathematics), "the set's own"
 
 
 async def test_results_keep_their_order_with_few_at_once() -> None:

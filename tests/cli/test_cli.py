@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from infer.nano import checkpoint
 from infer.runs.job import Machine, Models, Plan
 from infer.runs.lock import Lock
 from infer.testing.toy import ToyGenerator, ToyVerifier
+from tests.packages import install
 from tests.servers import Server
 
 
@@ -461,3 +463,30 @@ def test_default_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytes
     folders = [fresh_folder("nano-astar") for _ in range(20)]
     assert len(set(folders)) == 20
     assert all(folder.is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize("kind", ["strategies", "evalsets", "verifiers"])
+def test_a_broken_package_does_not_break_the_lists(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(
+        tmp_path, monkeypatch, f"infer.{kind}", "broken = elsewhere:thing", "raise RuntimeError('set MY_HOME first')"
+    )
+    assert run(["list", kind]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "can't be loaded from elsewhere:thing: RuntimeError: set MY_HOME first" in said
+    assert {"strategies": "astar", "evalsets": "math500", "verifiers": "qwen-prm"}[kind] in said
+
+
+def test_what_broke_leaves_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*given: Any, **named: Any) -> None:
+        raise RuntimeError("the engine is gone")
+
+    monkeypatch.setattr("infer.cli.solve.open_models", breaks)
+    assert run(["solve", "--limit", "1", "--run", str(tmp_path / "run")]) == 1
+    assert "the engine is gone" in capsys.readouterr().err
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "in breaks" in log

@@ -380,15 +380,15 @@ def children() -> set[int]:
 
 async def test_what_takes_for_ever_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     endless = [(FOREVER, "1"), ("1", FOREVER), ("10^{10^{10}}", "1/2"), ("(" * 300 + "x" + ")" * 300, "y")]
-    async with Mathematics(seconds=0.5, workers=1) as checker:
+    async with Mathematics(seconds=1.0, workers=1) as checker:
         for number, (reference, answer) in enumerate(endless, 1):
             assert await checker.equal(f"{number}/2", f"{number}/4") == Verdict(False)  # the process is up
             caplog.clear()
             start = time.monotonic()
             assert await checker.equal(reference, answer) == Verdict(False, TOOK_TOO_LONG)
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 4
             [record] = caplog.records
-            assert "took over 0.5 s: counted as not equal" in record.message
+            assert "took over 1 s: counted as not equal" in record.message
             assert len(record.message) < 200
             start = time.monotonic()
             assert await checker.equal(reference, answer) == Verdict(False, TOOK_TOO_LONG)
