@@ -211,3 +211,9 @@ async def test_a_search_cut_off_chooses_by_the_strategys_aggregation() -> None:
         best = search.best()
         assert best is not None
         assert worth(best.step_scores) == max(worth(node.step_scores) for node in finished)
+
+
+async def test_a_misspelled_end_is_an_error() -> None:
+    search = await toy.search(toy.setting())
+    with pytest.raises(ValueError, match="until is 'step' or 'end': 'ends'"):
+        await search.sample(search.root, until="ends")  # type: ignore[arg-type]
