@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -145,7 +145,7 @@ class Search:
         overshoot. Raises BudgetSpent when not even one token each is left.
         """
         nodes = [nodes] if isinstance(nodes, Node) else nodes
-        if until not in get_args(Until):
+        if until not in ("step", "end"):
             raise ValueError(f"until is 'step' or 'end': {until!r}")
         if n < 1 or (max_tokens is not None and max_tokens < 1):
             raise ValueError(f"n and max_tokens are at least 1: {n}, {max_tokens}")
