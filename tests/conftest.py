@@ -12,9 +12,35 @@ from tests.engines import TESTED
 from tests.servers import Server, vllm_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # which pytest -n sets: tables are as wide as in a pipe
 # models this small are slower on several threads, and far slower where the cores are busy: threads wait in a loop
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a pinned thread would wait for what runs on its core
+
+
+TOGETHER = {
+    "tests/cli/test_cli.py::test_a_server_generates": "engines",
+    "tests/generate/": "engines",
+    "tests/nano/test_training.py": "training",
+    "tests/runs/test_calibrate.py": "engines",
+    "tests/strategies/test_real_laws.py": "engines",
+    "tests/verifiers/test_families.py": "families",
+    "tests/verifiers/test_judges.py": "judges",
+    "tests/verifiers/test_served.py": "engines",
+}
+"""Tests that share an engine or a server, by how their ids begin."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers (pytest -n) tests that share an engine run in one of them: it is started once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((group for start, group in TOGETHER.items() if nodeid.startswith(start)), nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

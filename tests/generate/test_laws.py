@@ -20,7 +20,7 @@ class TestVLLM(GeneratorLaws):
         return VLLMGenerator(nano_engine)
 
     def held(self, generator: Any) -> int:
-        return int(generator.engine._engine.get_num_unfinished_requests())
+        return int(generator._engine._engine.get_num_unfinished_requests())
 
 
 class TestTransformers(GeneratorLaws):

@@ -65,7 +65,8 @@ async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
     decode = engine.tokenizer.decode
     sampling = Sampling(temperature=1.0, max_tokens=400)
     ends: set[str] = set()
-    for seed in range(40):
+
+    async def grow(seed: int) -> None:
         prompt = engine.tokenizer.encode("é")
         produced: list[int] = []
         text = ""
@@ -84,6 +85,8 @@ async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
                 break
         whole = decode(produced, skip_special_tokens=True).rstrip("\ufffd")
         assert text.rstrip("\ufffd") == whole
+
+    await asyncio.gather(*map(grow, range(40)))
     assert {"\n\n", "\n\n\n", ".\n\n#"} <= ends
 
 

@@ -83,15 +83,16 @@ async def test_a_language_model_that_answers_with_a_token(nano_server: Server) -
     assert scores.cached >= 32, "the steps before were computed already"
 
 
-async def test_what_is_served_is_not_what_is_asked_for(
-    nano_server: Server, servers: dict[str, tuple[Server, str]]
-) -> None:
+async def test_what_is_served_is_not_what_is_asked_for(nano_server: Server) -> None:
     with pytest.raises(UserError, match=r"no reward model is served .* --runner pooling"):
         await open_verifier(f"qwen-prm:{nano_server.url}", "transformers")
     with pytest.raises(UserError, match="a Qwen3ForCausalLM, whose family can't be detected"):
         await open_verifier(nano_server.url, "transformers")
     with pytest.raises(UserError, match="a judge that writes runs on this machine"):
         await open_verifier(f"think-prm:{nano_server.url}", "transformers")
+
+
+async def test_a_reward_model_is_no_judge(servers: dict[str, tuple[Server, str]]) -> None:
     pooling, _ = servers["nano"]
     judged = await open_verifier(f"rlhflow-prm:{pooling.url}", "transformers")
     with pytest.raises(UserError, match="v1/completions refused"):
