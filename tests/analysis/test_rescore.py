@@ -4,12 +4,10 @@ import asyncio
 import io
 import json
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from rich.console import Console
 
 from infer.analysis import read
 from infer.analysis.rescore import grader_of, problems_of, rescore, rescore_run, rescore_tree
+from infer.cli import run
 from infer.cli.display import print_summary
 from infer.core.choice import Choice
 from infer.core.grading import Verdict
@@ -359,22 +358,26 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
         assert not deep or node.scores is None
 
 
+@pytest.fixture
+def solved(tmp_path: Path) -> Path:
+    """A run of four problems."""
+    folder = tmp_path / "a"
+    words = ["solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run", str(folder)]
+    assert run(words) == 0
+    return folder
+
+
 @pytest.mark.models
-async def test_the_same_reward_model_gives_the_stored_scores_again(tmp_path: Path) -> None:
+async def test_the_same_reward_model_gives_the_stored_scores_again(solved: Path, tmp_path: Path) -> None:
     """Solved and scored by `infer solve`, then scored from what is stored: step by step and all at once are equal."""
     from tests.engines import open_verifier
 
-    words = ["-m", "infer", "solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *words, str(tmp_path / "a"), stdout=DEVNULL, stderr=DEVNULL
-    )
-    assert await process.wait() == 0
     verifier = await open_verifier("nano-prm-s", "transformers")
     async with Mathematics() as checker:
-        added = await rescore_run(tmp_path / "a", tmp_path / "b", checker, verifier=verifier, prm="nano-prm-s")
+        added = await rescore_run(solved, tmp_path / "b", checker, verifier=verifier, prm="nano-prm-s")
     await verifier.close()
     assert added == 4
-    runs = read([tmp_path / "a", tmp_path / "b"])
+    runs = read([solved, tmp_path / "b"])
     scores = runs.candidates(["score_mean", "chosen"])
     half = len(scores) // 2
     first, again = scores["score_mean"][:half].to_numpy(), scores["score_mean"][half:].to_numpy()

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -260,18 +261,27 @@ def test_the_key_of_a_reward_models_server(
     assert "the keys are None and sk-1" in refused(capsys, "solve", "1+1=?", *arguments)
 
 
-def solve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infer", "solve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+class Done(NamedTuple):
+    """A command that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+def solve(capfd: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    """`infer solve` in this process."""
+    capfd.readouterr()
+    return Done(run(["solve", *arguments]), *capfd.readouterr())
 
 
 @pytest.mark.models
-def test_solve_resume_and_json(tmp_path: Path) -> None:
+def test_solve_resume_and_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     common = ["--strategy", "astar", "--budget", "300", "--run", str(folder), "--json"]
-    first = solve(*common, "--limit", "5")
-    assert first.returncode == 0, first.stderr
-    summary = json.loads(first.stdout)
+    first = solve(capfd, *common, "--limit", "5")
+    assert first.code == 0, first.err
+    summary = json.loads(first.out)
     assert (summary["problems"], summary["graded"], summary["failed"]) == (5, 5, 0)
     lines = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
     assert summary["generated_tokens"] == sum(line["usage"]["generated"] for line in lines) <= 5 * 300
@@ -280,62 +290,82 @@ def test_solve_resume_and_json(tmp_path: Path) -> None:
     assert record["config"]["options"]["k"] == 4
     assert record["facts"][0]["generator"]["backend"] == "vllm"
 
-    more = solve(*common, "--limit", "8")
-    assert json.loads(more.stdout)["resumed_problems"] == 5
+    more = solve(capfd, *common, "--limit", "8")
+    assert json.loads(more.out)["resumed_problems"] == 5
     again = [json.loads(line) for line in (folder / "solutions.jsonl").read_text().splitlines()]
     assert again[:5] == lines
     assert len({line["problem_id"] for line in again}) == len(again) == 8
 
-    other = solve(*common, "--limit", "8", "--seed", "1")
-    assert other.returncode == 2
-    assert "seed" in other.stderr
-    assert other.stderr.count("\n") == 1
+    other = solve(capfd, *common, "--limit", "8", "--seed", "1")
+    assert other.code == 2
+    assert "seed" in other.err
+    assert other.err.count("\n") == 1
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])
-def test_models_that_are_broken_or_unusual(tmp_path: Path, backend: str) -> None:
-    """A truncated checkpoint, a tokenizer without a chat template, a prompt beyond the context, a tiny budget."""
+def test_unusual_models_and_problems(tmp_path: Path, backend: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A tokenizer without a chat template, a tiny budget, a prompt beyond the context."""
     model = tmp_path / "model"
     shutil.copytree(checkpoint("nano-xs"), model)
     (model / "chat_template.jinja").unlink()
     config = json.loads((model / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)
     (model / "tokenizer_config.json").write_text(json.dumps(config))
-    plain = solve("1+1=?", "--model", str(model), "--backend", backend, "--budget", "2tok")
-    assert plain.returncode == 0, plain.stderr
-    assert plain.stderr.count("no chat template") == 1
-    assert "unfinished" in plain.stdout.lower()
+    plain = solve(capfd, "1+1=?", "--model", str(model), "--backend", backend, "--budget", "2tok")
+    assert plain.code == 0, plain.err
+    assert plain.err.count("no chat template") == 1
+    assert "unfinished" in plain.out.lower()
 
     problems = tmp_path / "problems.jsonl"
     rows = [{"problem": "1+1=?", "answer": "2"}, {"problem": "1+" * 2000 + "1=?", "answer": "2001"}]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    long = solve("--on", str(problems), "--model", "nano-xs", "--backend", backend, "--run", str(tmp_path / "run"))
-    assert long.returncode == 2, long.stderr
-    assert "context" in long.stderr.splitlines()[-1]
+    words = ["--on", str(problems), "--model", "nano-xs", "--backend", backend, "--run", str(tmp_path / "run")]
+    long = solve(capfd, *words)
+    assert long.code == 2, long.err
+    assert "context" in long.err.splitlines()[-1]
     assert len((tmp_path / "run" / "solutions.jsonl").read_text().splitlines()) == 1
 
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100_000])
-    broken = solve("1+1=?", "--model", str(model), "--backend", backend)
-    assert broken.returncode == 2, broken.stderr
-    assert str(model) in broken.stderr
-    assert len([line for line in broken.stderr.splitlines() if line]) == 1, broken.stderr
 
-
-@pytest.mark.models
-def test_what_fails_in_an_engines_own_process_is_said_too(tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
+@pytest.fixture
+def broken_model(tmp_path: Path) -> str:
+    """A checkpoint whose weights are cut off."""
     model = tmp_path / "model"
     shutil.copytree(checkpoint("nano-xs"), model)
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    here, elsewhere = (solve("1+1=?", "--model", str(model), *split) for split in ([], ["--data-parallel", "2"]))
-    assert here.returncode == elsewhere.returncode == 2, elsewhere.stderr
-    assert elsewhere.stderr.count("\n") == 1, elsewhere.stderr
-    cause = here.stderr.strip().partition("loaded by vLLM: ")[2]
+    return str(model)
+
+
+@pytest.mark.models
+def test_a_broken_model(broken_model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = solve(capfd, "1+1=?", "--model", broken_model, "--backend", "transformers")
+    assert broken.code == 2, broken.err
+    assert broken_model in broken.err
+    assert broken.err.count("\n") == 1, broken.err
+
+
+@pytest.mark.models
+def test_what_fails_in_an_engines_own_process_is_said_too(
+    broken_model: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("vllm")
+    from infer.generate import engine
+
+    command = [sys.executable, "-m", "infer", "solve", "1+1=?", "--model", broken_model]
+    here = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert here.returncode == 2, here.stderr
+    assert here.stderr.count("\n") == 1, here.stderr
+    told, _, cause = here.stderr.strip().partition("loaded by vLLM: ")
+    assert broken_model in told
     assert cause
-    assert re.search(rf"its process failed: \w+: {re.escape(cause)} \(log: ", elsewhere.stderr), elsewhere.stderr
+
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    monkeypatch.setattr(engine, "start_engine", partial(engine.start_engine, in_process=False))  # as on a GPU
+    elsewhere = solve(capfd, "1+1=?", "--model", broken_model)
+    assert elsewhere.code == 2, elsewhere.err
+    assert elsewhere.err.count("\n") == 1, elsewhere.err
+    assert re.search(rf"its process failed: \w+: {re.escape(cause)} \(log: ", elsewhere.err), elsewhere.err
 
 
 def test_the_last_error_that_engines_told(tmp_path: Path) -> None:
@@ -388,46 +418,24 @@ def test_ctrl_c_keeps_what_is_solved_and_says_how_to_go_on(tmp_path: Path) -> No
 
 
 @pytest.mark.models
-def test_a_server_generates_and_a_local_model_scores(nano_server: Server, tmp_path: Path) -> None:
-    command = [
-        "--on",
-        "nano",
-        "--limit",
-        "2",
-        "--strategy",
-        "astar",
-        "--budget",
-        "400",
-        "--prm",
-        "nano-prm-s",
-        "--json",
-    ]
-    server = ["--backend", "openai", "--base-url", nano_server.url, "--run", str(tmp_path / "run")]
-    done = solve(*command, *server)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+def test_a_server_generates_and_a_local_model_scores(
+    nano_server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--on", "nano", "--limit", "2", "--strategy", "astar", "--budget", "400", "--prm", "nano-prm-s"]
+    command += ["--json", "--backend", "openai", "--base-url"]
+    done = solve(capfd, *command, nano_server.url, "--run", str(tmp_path / "run"))
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
     assert (summary["problems"], summary["graded"]) == (2, 2)
     assert 0 < summary["generated_tokens"] <= 800
     assert summary["prm_passes"] > 0
 
-    unknown = solve(
-        *command,
-        "--backend",
-        "openai",
-        "--base-url",
-        nano_server.url,
-        "--model",
-        "gpt-9",
-        "--run",
-        str(tmp_path / "unknown"),
-    )
-    assert unknown.returncode == 2
-    assert "gpt-9" in unknown.stderr.splitlines()[-1]
-    nobody = solve(
-        *command, "--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--run", str(tmp_path / "nobody")
-    )
-    assert nobody.returncode == 2
-    assert "http://127.0.0.1:9/v1" in nobody.stderr.splitlines()[-1]
+    unknown = solve(capfd, *command, nano_server.url, "--model", "gpt-9", "--run", str(tmp_path / "unknown"))
+    assert unknown.code == 2
+    assert "gpt-9" in unknown.err.splitlines()[-1]
+    nobody = solve(capfd, *command, "http://127.0.0.1:9/v1", "--run", str(tmp_path / "nobody"))
+    assert nobody.code == 2
+    assert "http://127.0.0.1:9/v1" in nobody.err.splitlines()[-1]
 
 
 @pytest.mark.models
