@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,10 @@ from tests.engines import TESTED
 from tests.servers import Server, vllm_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore Ctrl-C, and so would tests
 os.environ.pop("COLUMNS", None)  # which pytest -n sets: tables are as wide as in a pipe
 # models this small are slower on several threads, and far slower where the cores are busy: threads wait in a loop
 os.environ.setdefault("OMP_NUM_THREADS", "1")
