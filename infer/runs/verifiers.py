@@ -13,7 +13,6 @@ from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.backends import Backend, ModelArgs
 from infer.generate.loading import load_tokenizer
-from infer.generate.served import Connection, ServedHead, ServedTokens
 from infer.runs.models import ModelRef
 from infer.verifiers import families
 from infer.verifiers.ensemble import COMBINATIONS, Combination, Ensemble
@@ -176,6 +175,12 @@ async def _open(member: Member, args: VerifierArgs) -> Verifier:
 
 async def _connect(member: Member, args: ModelArgs) -> Verifier:
     """A reward model on a server. Its tokenizer and config.json are read here."""
+    from infer.generate.served import (  # an HTTP client: every command would load it
+        Connection,
+        ServedHead,
+        ServedTokens,
+    )
+
     server = await Connection.connect(member.name, api_key=args.api_key)
     async with closed_on_error(server):
         model = ModelRef.named(server.source, args.revision)
