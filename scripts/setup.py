@@ -65,7 +65,7 @@ def has_gpu() -> bool:
 
 
 def attempts(gpu: bool, uv: str | None) -> Iterator[tuple[str, list[str]]]:
-    """What to try, in order: its name, and the command that installs it."""
+    """The installations to try one after the other: the name and the command of each."""
 
     def with_uv(extras: str, *arguments: str) -> list[str]:
         return [str(uv), "pip", "install", "--python", str(PYTHON), "--editable", f"{ROOT}[{extras}]", *arguments]

@@ -26,7 +26,7 @@ from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
 from infer.strategies.parts.simulate import simulate
-from infer.strategies.parts.uct import State, Tree, likelihood, puct, uct
+from infer.strategies.parts.uct import State, Tree, likelihood, puct, twin, uct
 
 WITHOUT_BUDGET = 64
 """Simulations where neither `simulations` nor a budget says how many."""
@@ -124,7 +124,7 @@ async def grow(search: Search, options: MCTSOptions) -> tuple[Tree, Found]:
     async def back_up(parent: State, sampled: list[Node]) -> None:
         tree.land(parent)
         child, leaf = sampled[0], sampled[-1]
-        value, state = _value(search, leaf, options), parent.twin(child)
+        value, state = _value(search, leaf, options), twin(child, parent.children)
         if state is None:
             state = tree.add(parent, child, value)
         else:  # an equal step was sampled before
@@ -155,8 +155,8 @@ async def _expand(search: Search, state: State, known: list[State], options: MCT
     if options.values != "prm" and not child.final:
         sampled += await search.sample(child, until="end", temperature=0.0 if options.greedy_rollouts else None)
     leaf = sampled[-1]
-    twin = any((s.node.text, s.node.finish) == (child.text, child.finish) for s in known)
-    if options.needs_verifier and not _dead(leaf) and not (leaf is child and twin):
+    repeated = leaf is child and twin(child, known) is not None
+    if options.needs_verifier and not _dead(leaf) and not repeated:
         await search.score([leaf])
     return sampled
 

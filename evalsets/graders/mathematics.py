@@ -305,7 +305,7 @@ class Mathematics:
         return await asyncio.shield(self._asked[key])
 
     async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
-        """For each answer the index of the first answer equal to it, by which votes count; -1 for None.
+        """For each answer the index of the first answer equal to it; -1 for None. Votes are counted by this index.
 
         An answer joins the first class whose first member it equals, with that member as the reference.
         """

@@ -42,7 +42,7 @@ class Law:
     most: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Upper bounds of parameters."""
     huber: float | None = None
-    """Threshold of Huber's loss, by which log y is fitted; None: y is fitted by least squares."""
+    """Threshold of Huber's loss on log y. None: least squares on y."""
 
 
 @dataclass(frozen=True)

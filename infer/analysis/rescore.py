@@ -23,7 +23,7 @@ from infer.core.tasks import gather_or_cancel
 from infer.core.trace import TracedNode, TracedSearch
 from infer.core.tree import Aggregation, ended_steps, split_steps
 from infer.core.usage import Usage
-from infer.core.verifier import Scores, Verifier
+from infer.core.verifier import Scores, Verifier, ask, not_scored
 from infer.cost import hardware
 from infer.cost.formulas import Serving
 from infer.errors import TooLong, UserError
@@ -169,7 +169,7 @@ async def rescore_tree(
         usage = Usage()
         if len(steps) > known:
             try:
-                scores = await verifier.score(problem, steps, known, node.finish == "end")
+                scores = await ask(verifier, problem, steps, known, node.finish == "end")
             except TooLong as error:
                 _forget(node)
                 return pricing.judging(error.calls)
@@ -240,7 +240,7 @@ async def _scored(solution: Solution, problem: Problem, verifier: Verifier, pric
         if not candidate.steps:
             return Scores([], [])
         try:
-            return await verifier.score(problem, candidate.steps, 0, candidate.finished)
+            return await ask(verifier, problem, candidate.steps, 0, candidate.finished)
         except TooLong as error:
             return error
 
@@ -253,8 +253,8 @@ async def _scored(solution: Solution, problem: Problem, verifier: Verifier, pric
         spent += pricing.judging(scores.calls, len(values or ()))
     usage = _without_verifier(solution.usage) + spent
     usage = replace(usage, dollars=pricing.dollars(usage))
-    note = f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None
-    return solution.model_copy(update={"candidates": candidates, "usage": usage, "note": note})
+    update = {"candidates": candidates, "usage": usage, "note": not_scored(too_long)}
+    return solution.model_copy(update=update)
 
 
 async def _choose(

@@ -57,10 +57,9 @@ def pick(
     """The index of the candidate that wins, of equals the earliest; None where none counts: take the `best` then.
 
     Unfinished candidates count only where none is finished. One without the scores or log-probabilities that `how`
-    needs does not count. A vote needs `groups`: one number for each
-    candidate, the same for equal answers, below zero for no answer. `weights` take the place of the PRM scores in a
-    weighted vote: one for each candidate, finite and not below zero. Where all votes are zero, or no candidate gives an
-    answer, the first of the strongest candidates wins.
+    needs does not count. A vote needs `groups`: one number for each candidate, the same for equal answers, below zero
+    for no answer. `weights` take the place of the PRM scores in a weighted vote: one for each candidate, finite and not
+    below zero. Where all votes are zero, or no candidate gives an answer, the first of the strongest candidates wins.
     """
     if weights is None:
         strengths = [strength(ballot, how, aggregation) for ballot in ballots]

@@ -192,19 +192,14 @@ class Ledger:
         price = unit.per_score * passes + unit.per_execution * sum(call.executions for call in calls)
         return price + (sum(map(self._measured, calls)) if unit.measure else 0.0)
 
-    def most(self, tokens: float, passes: float) -> float:
-        """The highest price of sampling so many tokens and scoring so many steps; infinite where it is not known."""
+    def price_of_work(self, tokens: float, passes: float) -> float:
+        """The price of so many sampled tokens and step scores, whatever the requests; infinite where these matter."""
         unit = self.unit
         if unit is None or unit.timed:
             return 0.0
         if unit.measure or unit.per_execution:
             return math.inf
         return (unit.per_token and unit.per_token * tokens) + (unit.per_score and unit.per_score * passes)
-
-    def took(self, tokens: int, passes: int) -> float:
-        """The price of so many sampled tokens and step scores, where `most` is finite."""
-        unit = self.unit
-        return unit.per_token * tokens + unit.per_score * passes if unit is not None else 0.0
 
     def covers(self, amount: float) -> bool:
         """Whether so much is left; of a unit that runs out by itself, whether anything is."""

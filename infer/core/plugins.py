@@ -17,7 +17,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
-    """What `check` makes of the object of this name. `kind` is the word for it in messages.
+    """Imports the object of this name, and returns `check(object)`. Error messages call the object a `kind`.
 
     `check` raises TypeError for an unfit object. Raises UserError: an unknown name, with the nearest ones; one that two
     packages offer; an object that can't be imported, or is unfit.

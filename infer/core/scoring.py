@@ -9,7 +9,7 @@ from infer.core.problem import Problem
 from infer.core.tasks import gather_or_cancel
 from infer.core.trace import Watch
 from infer.core.tree import Node, complete_steps, split_steps
-from infer.core.verifier import Verifier
+from infer.core.verifier import Verifier, ask
 from infer.errors import BudgetSpent, TooLong
 
 
@@ -83,11 +83,10 @@ class Scorer:
                 node.scores = []
                 return
             try:
-                scores = await self.verifier.score(self._problem, steps, node.scored_from, node.finished)
+                scores = await ask(self.verifier, self._problem, steps, node.scored_from, node.finished)
             except TooLong as error:
                 self.too_long[node] = error
                 self._ledger.usage += pricing.judging(error.calls)
                 return
-            scores.check(self._problem, passes)
             node.scores = scores.values
             self._ledger.usage += pricing.judging(scores.calls, passes)

@@ -20,7 +20,7 @@ from infer.core.solution import Candidate, Solution
 from infer.core.tasks import gather_or_cancel
 from infer.core.trace import Watch
 from infer.core.tree import Finish, Node, Prompt, address_seed, aggregate, conversation_index, split_steps, straddles
-from infer.core.verifier import Verifier
+from infer.core.verifier import Verifier, not_scored
 from infer.cost.hardware import HARDWARE
 from infer.errors import BudgetSpent, UserError
 
@@ -124,8 +124,7 @@ class Search:
 
     def limit(self, node: Node, until: Until) -> int:
         """How many tokens a sample of a node may have: those of a step, or all that fit."""
-        room = self.room(node)
-        return min(room, self.setting.step_tokens) if until == "step" else room
+        return min(self.room(node), self._longest(until))
 
     async def sample(
         self,
@@ -163,8 +162,8 @@ class Search:
                 )
         rooms = [self.room(node) for node in nodes]
         assert all(room > 0 for room in rooms), "a final node has no children"
-        limits = [self.limit(node, until) if max_tokens is None else min(self.room(node), max_tokens) for node in nodes]
-        calls = [self._call(node, limit) for node, limit in zip(nodes, limits, strict=True)]
+        longest = self._longest(until) if max_tokens is None else max_tokens
+        calls = [self._call(node, min(room, longest)) for node, room in zip(nodes, rooms, strict=True)]
         children = []
         async with self.ledger.reserve(calls, n) as limits:
             first, requests = [], []
@@ -297,7 +296,7 @@ class Search:
         leaves = sorted(self._final, key=self._place)
         if chosen is not None and chosen not in leaves:
             leaves.append(chosen)
-        usage, too_long = self.ledger.usage, list(self._scorer.too_long.values()) if self._scorer else []
+        usage = self.ledger.usage
         discarded = usage.generated - (chosen.sampled if chosen else 0)
         self._watch.chosen(chosen)
         return Solution(
@@ -310,8 +309,11 @@ class Search:
             candidates=[Candidate.of(leaf, self.answer(leaf), self.setting.delimiter) for leaf in leaves],
             usage=replace(usage, discarded=discarded, dollars=self.setting.pricing.dollars(usage)),
             seconds=self.ledger.seconds,
-            note=f"{len(too_long)} times not scored: {too_long[0]}" if too_long else None,
+            note=not_scored(list(self._scorer.too_long.values())) if self._scorer else None,
         )
+
+    def _longest(self, until: Until) -> int:
+        return self.setting.step_tokens if until == "step" else self.setting.sampling.max_tokens
 
     def _call(self, node: Node, tokens: int, ahead: int = 0) -> Call:
         return Call(self.setting.generator.spec, node.root.num_tokens + node.length + ahead, 0, tokens)

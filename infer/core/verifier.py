@@ -9,7 +9,7 @@ from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.tree import Aggregation
 from infer.cost.model import ModelSpec
-from infer.errors import UserError
+from infer.errors import TooLong, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,6 @@ class Scores:
     def __add__(self, other: "Scores") -> "Scores":
         """The scores one after the other, and all requests."""
         return Scores(self.values + other.values, self.calls + other.calls)
-
-    def check(self, problem: Problem, count: int) -> None:
-        """Raises UserError unless these are `count` numbers in [0, 1]."""
-        if not all(math.isfinite(value) and 0 <= value <= 1 for value in self.values):
-            raise UserError(f"problem {problem.id}: the reward model scored a step with {self.values}, not in [0, 1]")
-        if len(self.values) != count:
-            raise UserError(
-                f"problem {problem.id}: the reward model gave {len(self.values)} scores where {count} were due"
-            )
 
 
 class Verifier(Protocol):
@@ -78,3 +69,19 @@ class Verifier(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def ask(verifier: Verifier, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+    """`verifier.score`, checked. Raises UserError unless it gives a number in [0, 1] for each score that is due."""
+    scores = await verifier.score(problem, steps, known, finished)
+    due = len(steps) - known if verifier.stepwise else 1
+    if not all(math.isfinite(value) and 0 <= value <= 1 for value in scores.values):
+        raise UserError(f"problem {problem.id}: the reward model scored a step with {scores.values}, not in [0, 1]")
+    if len(scores.values) != due:
+        raise UserError(f"problem {problem.id}: the reward model gave {len(scores.values)} scores where {due} were due")
+    return scores
+
+
+def not_scored(errors: Sequence[TooLong]) -> str | None:
+    """The note on a solution some of whose trajectories exceed the verifier's context; None where none does."""
+    return f"{len(errors)} times not scored: {errors[0]}" if errors else None

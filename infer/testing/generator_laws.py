@@ -30,9 +30,9 @@ class GeneratorLaws:
     """
 
     prompts: ClassVar[Sequence[str]] = ("23+54=?", "(12+30)*2-14=?", "((23+54)*2-88+89-99)*6=?")
-    """What a user asks. The greedy answers have several tokens."""
+    """The user messages that the laws send. Choose some with a greedy answer of more than three characters."""
     max_tokens: ClassVar[int] = 60
-    """Of a completion, at most."""
+    """Maximum tokens per completion."""
     token_ids: ClassVar[bool] = True
     """Whether prompts and completions are token ids. Without, what depends on ids is not checked."""
     reproducible: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class GeneratorLaws:
     async def test_greedy_in_steps_is_greedy_in_one_go(self, generator: Generator, size: int | None) -> None:
         """Each piece is asked for from the tokens so far: tokens, texts and log-probabilities add up."""
         if not self.token_ids:
-            pytest.skip("a text does not say by which tokens it came")
+            pytest.skip("it needs token ids, and this generator returns text only")
         for request in await self._requests(generator, sampling=GREEDY, logprobs=True):
             (whole,) = await generator.generate(request)
             step = replace(request, delimiter=None if size else _mark(whole.text))
@@ -124,7 +124,7 @@ class GeneratorLaws:
     @pytest.mark.asyncio
     async def test_the_whole_context_can_be_used_and_no_more(self, generator: Generator) -> None:
         if not self.token_ids:
-            pytest.skip("the tokens of a text can't be counted")
+            pytest.skip("it needs token ids, and this generator returns text only")
         if generator.max_context > 4096:
             pytest.skip("open it with a context of 4,096 tokens or less, and this law is checked")
         (request, *_) = await self._requests(generator, n=8)

@@ -227,7 +227,7 @@ async def search(setting: Setting, digits: str = "7", options: Options | None = 
 
 
 async def solve(setting: Setting, strategy: Strategy, options: Sequence[str] = (), digits: str = "7") -> Solution:
-    """What a strategy with these options, texts of `key=value`, makes of the problem whose prompt is these digits."""
+    """Runs a strategy with these `key=value` options on the problem whose prompt is these digits."""
     problem = Problem(f"p{digits}", digits, answer="3")
     messages = [{"role": "user", "content": digits}]
     return await solve_one(problem, messages, setting, strategy, strategy.configure(options))

@@ -38,7 +38,7 @@ async def simulate(
     launched; those in flight are still backed up.
     """
     # the rest after the simulations that were backed up: `search.left` changes in any order while others are in flight
-    left, each = search.left, search.ledger.most(tokens, passes)
+    left, each = search.left, search.ledger.price_of_work(tokens, passes)
     flying: deque[tuple[State, asyncio.Task[list[Node]]]] = deque()
     try:
         while True:
@@ -56,7 +56,7 @@ async def simulate(
             except BudgetSpent:
                 limit = 0
             else:
-                left -= sum(search.ledger.took(node.num_tokens, len(node.scores or ())) for node in nodes)
+                left -= sum(search.ledger.price_of_work(node.num_tokens, len(node.scores or ())) for node in nodes)
                 await back_up(state, nodes)
             flying.popleft()
     finally:

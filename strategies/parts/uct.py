@@ -9,7 +9,7 @@ and all its children are closed, so a selection always finds one to sample from,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from infer.core.tree import Node
@@ -40,10 +40,6 @@ class State:
         while (parent := path[-1].parent) is not None:
             path.append(parent)
         return path
-
-    def twin(self, node: Node) -> "State | None":
-        """The child of equal text, if there is one."""
-        return next((s for s in self.children if (s.node.text, s.node.finish) == (node.text, node.finish)), None)
 
 
 class Tree:
@@ -125,6 +121,11 @@ def puct(state: State, c: float, virtual_loss: float, prior: Callable[[State], f
     visits, above = _visits(state, virtual_loss)
     share = prior(state) / math.fsum(map(prior, state.parent.children))
     return state.total / visits + c * share * math.sqrt(above) / (1 + visits)
+
+
+def twin(node: Node, siblings: Sequence[State]) -> State | None:
+    """The first sibling of equal text, if there is one."""
+    return next((s for s in siblings if (s.node.text, s.node.finish) == (node.text, node.finish)), None)
 
 
 def likelihood(state: State) -> float:

@@ -53,5 +53,5 @@ def affordable_wave(search: Search, wanted: float) -> int:
 
 def samples_to_come(search: Search, wanted: float, *, scored: bool) -> float:
     """How many more samples there can be: each takes at least one token, and one pass where it is scored."""
-    least = search.ledger.took(1, 1 if scored else 0)
-    return min(wanted, search.left / least) if least else wanted
+    least = search.ledger.price_of_work(1, 1 if scored else 0)
+    return min(wanted, search.left / least) if 0 < least < math.inf else wanted

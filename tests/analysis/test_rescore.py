@@ -147,6 +147,19 @@ async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> Non
     assert (again.chosen, again.answer, again.usage.passes) == (1, "7", 1)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"), [([math.nan], "not in"), ([1.5], "not in"), ([0.5, 0.5], "2 scores where 1 were due")]
+)
+async def test_scores_that_are_none_are_refused(values: list[float], message: str) -> None:
+    class Torn(Lengths):
+        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+            return Scores(values, [])
+
+    stored = solution("1", ["7"], scores=[[0.5]])
+    with pytest.raises(UserError, match=message):
+        await collect([stored], verifier=Torn(), problems=problems(**{"1": "?"}))
+
+
 async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
     stored = random_solutions(3, 2)
     texts = problems(**{one.problem_id: "7" for one in stored})

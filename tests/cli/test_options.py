@@ -1,4 +1,4 @@
-"""Options are made of the fields of `Job`, `Machine` and `RunOptions`: what a field says is said once."""
+"""The command line's options come from the fields of `Job`, `Machine` and `RunOptions`."""
 
 import inspect
 import re
@@ -65,7 +65,7 @@ def option(field: str) -> str:
 
 
 def shown(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """What a command's help says of each option and argument, on one line each."""
+    """A command's help as one line of text for each option and argument, by its name."""
     monkeypatch.setenv("COLUMNS", "160")
     assert run([command, "--help"]) == 0
     text = re.sub("[│╭╮╰╯─]+", " ", capsys.readouterr().out)
@@ -104,7 +104,7 @@ def test_no_command_restates_a_default(command: Any) -> None:
 
 @pytest.fixture
 def caught(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What commands are called with, instead of being run."""
+    """Collects the arguments that the command line passes on. Nothing is run."""
     found: dict[str, Any] = {}
 
     def plan(job: Job) -> Any:

@@ -22,7 +22,7 @@ from infer.testing.toy import ToyGenerator, ToyVerifier
 
 
 class Opened:
-    """What was loaded in place of models."""
+    """Loads toys in place of models, and notes each time that it does."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[Plan, Machine]] = []

@@ -39,21 +39,21 @@ def reward(node: Node) -> float:
 
 
 class FixedTree:
-    """The tree that MCTS samples from: the i-th next step behind a node is always the same one."""
+    """The tree that MCTS samples from: the i-th next step of a node is always the same."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
         self.nodes: dict[Path, Node] = {(): search.root}
-        self.behind: dict[Path, list[Node]] = {}
+        self.steps: dict[Path, list[Node]] = {}
 
     async def step(self, path: Path, i: int) -> Path:
         """The path of the i-th next step: that of the first step equal to it."""
-        behind = self.behind.setdefault(path, [])
-        while len(behind) <= i:
-            behind += await self.search.sample(self.nodes[path])
-        texts = [(node.text, node.finish) for node in behind]
+        steps = self.steps.setdefault(path, [])
+        while len(steps) <= i:
+            steps += await self.search.sample(self.nodes[path])
+        texts = [(node.text, node.finish) for node in steps]
         first = texts.index(texts[i])
-        self.nodes[(*path, first)] = behind[first]
+        self.nodes[(*path, first)] = steps[first]
         return (*path, first)
 
     def final(self, path: Path) -> bool:
@@ -200,7 +200,7 @@ async def test_visits_and_values_are_conserved(values: Any, parallel: int) -> No
 
 
 async def test_the_best_leaf_is_found_as_simulations_grow() -> None:
-    """With a fixed number of samples behind each node the tree is finite: at the last of them all of it was seen."""
+    """With a fixed number of next steps of each node the tree is finite: at the last of them all of it was seen."""
     for digits in map(str, range(12)):
         full = await toy.search(toy.setting(sampling=SHORT), digits)
         samples, best, frontier = 0, 0.0, [full.root]
@@ -241,7 +241,7 @@ async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
         )
         everything = list(states(tree.root))
         assert all(len(state.children) <= 1 for state in everything)
-        assert tree.root.visits == 6 * (len(everything) - 1), "six samples behind each node but the last"
+        assert tree.root.visits == 6 * (len(everything) - 1), "six next steps of each node that is not final"
         assert search.ledger.usage.passes == sum(reward(state.node) > 0 for state in everything)
 
 
