@@ -13,7 +13,7 @@ from pathlib import Path
 
 from infer.core import plugins
 from infer.errors import UserError, nearest
-from infer.evalsets import files, hub
+from infer.evalsets import files, hub, programs
 from infer.evalsets.base import EvalSet, Template
 from infer.evalsets.rows import Columns
 
@@ -50,7 +50,8 @@ def find(
     if path.exists() or looks_like_file:
         if split is not None:
             raise UserError(f"--split {split} is for hub data sets; {spec} is a file, and all of it is taken")
-        return files.open_file(path, columns)
+        tested = programs.of_file(path) if columns == Columns() else None
+        return tested or files.open_file(path, columns)
     if hub.SPEC.fullmatch(spec):
         return hub.open_hub(spec, columns, split)
     raise UserError(

@@ -13,18 +13,22 @@ from typing import Any
 from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets.base import EvalSet
-from infer.evalsets.rows import Columns, Row, check, problems
+from infer.evalsets.rows import Columns, Read, Row, check, problems
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
-def open_file(path: Path, columns: Columns) -> EvalSet:
+def open_file(path: Path, columns: Columns, read: Read | None = None) -> EvalSet:
     """The set of a file's problems. Reads the file once, so that its errors are raised here, as `UserError`.
+
+    `read` makes the problems of rows with other columns.
 
     Its source has a digest of the content, so a run is not resumed if the problems have changed since.
     """
 
     def load() -> Iterator[Problem]:
+        if read is not None:
+            return read(rows(path))
         return problems(rows(path), where=str(path), stem=path.stem, columns=columns)
 
     check(load(), str(path))

@@ -13,14 +13,14 @@ from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import files
 from infer.evalsets.base import EvalSet
-from infer.evalsets.rows import Columns, Row, check, problems
+from infer.evalsets.rows import Columns, Read, Row, check, problems
 
 SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.-]+))?")
 SPLITS = ("test", "validation", "train")
 LOCAL_COPY = "use a local copy: --on FILE.jsonl"
 
 
-def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
+def pinned(name: str, repo: str, revision: str, file: str, read: Read | None = None) -> Iterator[Problem]:
     """The problems of one file of a hub data set at one commit: downloaded once, then read from the cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -37,6 +37,8 @@ def pinned(name: str, repo: str, revision: str, file: str) -> Iterator[Problem]:
         ) from error
 
     def load() -> Iterator[Problem]:
+        if read is not None:
+            return read(files.rows(path))
         return problems(files.rows(path), where=name, stem=name, columns=Columns())
 
     check(load(), name)

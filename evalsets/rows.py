@@ -5,7 +5,7 @@ is reduced to its final answer: the text after GSM8K's `####`, else the content 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ ID = ("unique_id", "id", "problem_id", "question_id", "task_id", "uid", "idx")
 LEVEL = ("level", "difficulty")
 
 Row = Mapping[str, Any]
+Read = Callable[[Iterable[tuple[str, Row]]], Iterator[Problem]]
+"""Makes problems of rows, each with its place ("line 17"). Raises `UserError` for a row that does not fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,208 @@
+"""Programs: they are found in a solution's text, run against hidden tests in a sandbox, and grouped by what they do."""
+
+import ast
+import asyncio
+import doctest
+import platform
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from infer.core.grading import Verdict
+from infer.core.problem import Problem
+from infer.sandbox.pool import Sandbox, Script
+
+MAX_CHARS = 100_000
+"""A longer program is none: Python's parser takes gigabytes for what a model may write in a loop."""
+
+
+class Tests(BaseModel):
+    """The reference of a problem, kept as JSON in its `answer`: code that raises where a program is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entry: str
+    """The name of the function in question."""
+    setup: str = ""
+    """Run before the program, and before each test: imports and functions that the problem gives."""
+    head: str = ""
+    """The function's first lines, if the problem gives them, for answers that are its body alone."""
+    codes: tuple[str, ...]
+    """All must pass. `candidate` is the function."""
+
+    def script(self, code: str) -> Script:
+        return Script(code, self.setup, self.entry)
+
+    def program(self, answer: str) -> str:
+        """An answer as it is run. One that does not define the function is taken as its body, if it can be one."""
+        if self.entry not in _names(answer) and self.head and (body := _body(answer)) is not None:
+            answer = f"{self.head}\n{body}"
+        return f"{self.setup}\n{answer}\n"
+
+
+class Programs:
+    """Runs programs, any number at once, from one event loop. The sandbox starts with the first."""
+
+    def __init__(self) -> None:
+        self._sandbox = Sandbox()
+        self._verdicts: dict[tuple[str, str], asyncio.Task[Verdict]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    @staticmethod
+    def extract(text: str) -> str | None:
+        """The program in a solution (see `extract`)."""
+        return extract(text)
+
+    async def grade(self, problem: Problem, answer: str) -> Verdict:
+        """Whether a program passes all of the problem's tests."""
+        assert problem.answer is not None
+        key = problem.answer, answer
+        if key not in self._verdicts:
+            self._verdicts[key] = asyncio.create_task(self._grade(problem.answer, answer))
+        return await asyncio.shield(self._verdicts[key])  # others may wait for it
+
+    async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
+        """For each program the index of the first that behaves equally on the problem's examples; -1 for None.
+
+        Hidden tests take no part. Without examples, programs are equal if their syntax trees are.
+        """
+        distinct = list(dict.fromkeys(answer for answer in answers if answer is not None))
+        behaviours = await asyncio.gather(*(self._behaviour(problem, answer) for answer in distinct))
+        known = dict(zip(distinct, behaviours, strict=True))
+        first: dict[Any, int] = {}
+        return [-1 if answer is None else first.setdefault(known[answer], n) for n, answer in enumerate(answers)]
+
+    def describe(self) -> dict[str, Any]:
+        return {"programs": 1, "python": platform.python_version(), "cpu_seconds": self._sandbox.cpu}
+
+    async def close(self) -> None:
+        """Ends the sandbox's processes."""
+        for task in self._verdicts.values():
+            task.cancel()
+        await asyncio.gather(*self._verdicts.values(), return_exceptions=True)
+        self._verdicts.clear()
+        await self._sandbox.close()
+
+    async def _grade(self, reference: str, answer: str) -> Verdict:
+        tests = Tests.model_validate_json(reference)
+        results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in tests.codes])
+        failed = next((result for result in results if result.outcome != "passed"), None)
+        # the usual ways to fail need no note: they would be most of a run
+        cut = failed is not None and failed.outcome in ("time", "output", "malformed")
+        return Verdict(failed is None, note=f"{failed.outcome}: {failed.why}" if failed is not None and cut else None)
+
+    async def _behaviour(self, problem: Problem, answer: str) -> Any:
+        codes = examples(problem.prompt)
+        if problem.answer is None or not codes:
+            return _tree(answer)
+        tests = Tests.model_validate_json(problem.answer)
+        results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in codes])
+        return tuple(result.seen or (result.outcome, result.why) for result in results)
+
+
+def extract(text: str) -> str | None:
+    """The program in the text of a solution; None where there is none.
+
+    Of fenced blocks it is the last that defines a function or a class, else the last that is Python. A block that the
+    end of the text cuts off counts up to its last whole statement. In text without blocks it is the first run of lines
+    that defines something, as far as it is Python; else the text itself, if it can be the body of a function.
+    """
+    _, thought, rest = text.rpartition("</think>")
+    text = rest if thought else text
+    if (not thought and "<think>" in text) or not text.strip() or len(text) > MAX_CHARS:
+        return None
+    found = [block for block in _BLOCK.finditer(text) if block["language"].lower() in _PYTHON]
+    blocks = [(textwrap.dedent(block["code"]), not block["end"]) for block in found]
+    if blocks:
+        programs = [whole for code, cut in blocks if (whole := _whole(code) if cut else _parsed(code)) is not None]
+        bodies = [code for code, _ in blocks if _body(code) is not None]
+        return next(iter([p for p in programs if _defines(p)][-1:] + programs[-1:] + bodies[-1:]), None)
+    for start in _START.finditer(text):
+        if (whole := _whole(text[start.start() :])) is not None and _defines(whole):
+            return whole
+    return text if _body(text) is not None else None
+
+
+def examples(prompt: str) -> list[str]:
+    """The calls that a problem shows: what follows `>>>`, and lines that begin with `assert`."""
+    try:
+        shown = [example.source.strip() for example in doctest.DocTestParser().get_examples(prompt)]
+    except ValueError:  # a doctest that is none
+        shown = []
+    return [*shown, *(line.strip() for line in prompt.splitlines() if line.startswith("assert "))]
+
+
+_BLOCK = re.compile(
+    r"^[ \t]*```[ \t]*(?P<language>[^`\s]*)[^`\n]*\n(?P<code>.*?)(?P<end>^[ \t]*```[ \t]*$|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_PYTHON = ("", "python", "python3", "py")
+_START = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
+
+
+def _parse(code: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _parsed(code: str) -> str | None:
+    return code if _parse(code) is not None else None
+
+
+def _whole(code: str) -> str | None:
+    """The code up to its last whole statement: lines are dropped from its end until it is Python."""
+    lines = code.splitlines()
+    while lines and _parse("\n".join(lines)) is None:
+        lines.pop()
+        while lines and not lines[-1].strip():
+            lines.pop()
+    return "\n".join(lines) if lines else None
+
+
+def _defines(program: str) -> bool:
+    module = _parse(program)
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return module is not None and any(isinstance(node, kinds) for node in module.body)
+
+
+def _names(program: str) -> set[str]:
+    """The names that a program defines or imports at its top level."""
+    names: set[str] = set()
+    module = _parse(program)
+    for node in module.body if module is not None else ():
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                names |= {alias.asname or alias.name for alias in node.names}
+            case ast.Assign():
+                names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def _body(text: str) -> str | None:
+    """The text as the body of a function, indented; None where it can't be one that returns something."""
+    first_line_stripped = "    " + text.strip()  # as many models begin it
+    for body in (textwrap.indent(textwrap.dedent(text.strip("\n")), "    "), first_line_stripped):
+        module = _parse(f"def _():\n{body}")
+        if module is not None and any(isinstance(node, ast.Return | ast.Yield) for node in ast.walk(module)):
+            return body
+    return None
+
+
+def _tree(program: str) -> str:
+    module = _parse(program)
+    return program if module is None else ast.dump(module)
