@@ -362,7 +362,7 @@ async def test_the_token_that_completes_the_delimiter_is_kept_whole() -> None:
 
 
 async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None:
-    """vLLM's detokenizer starts over behind half a character: its text then begins with the prompt's (0.32)."""
+    """After half a character vLLM's detokenizer (0.32) starts over, so its text begins with the prompt's text."""
     server = Server(token_exact=True)
     async with connected(server) as generator:
         server.answer = in_turn(
@@ -382,7 +382,10 @@ async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None
 
 @pytest.mark.parametrize("whole", [0, 1, 2, 9])
 async def test_a_character_cut_in_two_behind_others_of_bytes(whole: int) -> None:
-    """With byte fallback, half a character tears those before it in its run; they have been told already."""
+    """With byte fallback, half a character garbles the characters before it in its run of bytes.
+
+    Those were reported already, so they must not come again.
+    """
     server = Server(token_exact=True)
     server.spell = spell_runs
     async with connected(server) as generator:
