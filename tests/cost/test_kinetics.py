@@ -19,7 +19,7 @@ PARAMS = 8.19e9  # as the script has it
 
 
 def test_dense_by_hand() -> None:
-    """One sample of 1,000 tokens behind 200:
+    """One sample of 1,000 tokens after a prompt of 200:
     compute 2 x 8.19e9 x 1000 + 2 x (400 + 1000) x 1000 x 147,456 = 1.638e13 + 4.128768e11
     memory  2 x (400 + 1000) x 1000 x 36,864 = 1.0321920e11 bytes, x 562.5 = 5.80608e13
     """
@@ -37,7 +37,7 @@ def test_trials_share_the_prompt() -> None:
 
 
 def test_sparse_by_hand() -> None:
-    """1,024 tokens attended to behind a prompt of 200: the corner is 824^2 / 2 = 339,488 pairs."""
+    """After a prompt of 200, each step attends to 1,024 tokens. The corner is 824^2 / 2 = 339,488 pairs."""
     pairs, corner = 1024 * 4000, 339_488
     top = kinetics.topk(SPEC, 200, 4000, 1024, params=PARAMS)
     assert top.compute == pytest.approx(2 * PARAMS * 4000 + 4 * (pairs + corner) * QUERY)
@@ -140,7 +140,10 @@ def test_ours_with_their_assumptions_sparse(context: int) -> None:
 
 
 def test_the_corner_is_cut_off_in_short_generations() -> None:
-    """100 tokens behind 200, 1,024 allowed: all 250 on average are attended to. Published: 4,419 and -2,370 a step."""
+    """100 tokens after 200 attend to all tokens, 250 on average, since 1,024 are allowed.
+
+    The published formulas give 4,419 and -2,370 a step.
+    """
     ours = decode_cost(replace(SPEC, decode=BlockTopK(64, 16)), 200, 100).kv
     assert ours.flops == pytest.approx(4 * 250.5 * 100 * QUERY + 2 * QUERY * 16.2 * 100, rel=1e-3)
     linear = 2 * SPEC.params * 100
@@ -149,7 +152,7 @@ def test_the_corner_is_cut_off_in_short_generations() -> None:
 
 
 def test_weights_are_most_of_the_bytes_at_small_batches() -> None:
-    """What leaving them out hides: a lone sample of 4,000 tokens moves 40 times the cache's bytes in weights."""
+    """The published model omits weights. A lone sample of 4,000 tokens reads 40 times the cache's bytes in them."""
     alone = decode_cost(SPEC, 200, 4000)
     assert alone.weights.bytes / alone.kv.bytes > 30
     batched = decode_cost(SPEC, 200, 4000, serving=Serving(batch=256))
