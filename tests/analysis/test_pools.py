@@ -188,7 +188,7 @@ def test_one_sample_alone_gives_the_same_however_it_is_chosen(tmp_path: Path) ->
 
 
 def test_without_any_score_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
-    """A run without scores gives NaN beside one with scores. A pool that was scored but cut off still gives a number."""
+    """A run without scores gives NaN beside one with scores. A pool that was scored but cut off gives a number."""
     scored = [solution("a", ["7", "1"], scores=[[0.9], [0.1]], finished=[done, done]) for done in (True, False)]
     scored[1] = scored[1].model_copy(update={"problem_id": "b"})
     voted = [solution("a", ["7", "1"]), solution("b", ["7", "7"])]
