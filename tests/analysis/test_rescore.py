@@ -191,7 +191,7 @@ async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> Non
 
 
 async def test_a_run_judged_again_twice_stays_as_it_was_judged_first(tmp_path: Path) -> None:
-    """Of scores 0.9, 0.1 and 0.4, 0.4 the mean chooses the first, and the minimum the second."""
+    """The mean chooses the first candidate, with scores 0.9 and 0.1. The minimum chooses the second, with 0.4 twice."""
     folder = write_run(tmp_path / "a", [solution("p", ["1", "7"], scores=[[0.9, 0.1], [0.4, 0.4]], chosen=1)])
     async with Mathematics() as checker:
         await rescore_run(folder, tmp_path / "mean", checker, aggregation="mean", choose="prm")

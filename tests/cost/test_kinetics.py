@@ -1,4 +1,4 @@
-"""Kinetics' formulas, worked by hand and against the published results, and where ours part from them."""
+"""Kinetics' formulas, against results by hand and published results, and where ours differ from them."""
 
 from dataclasses import replace
 from statistics import mean
@@ -30,7 +30,7 @@ def test_dense_by_hand() -> None:
 
 
 def test_trials_share_the_prompt() -> None:
-    """Equation 4: with N samples the prompt's cache is read once, what each generates by itself."""
+    """Equation 4: N samples read the prompt's cache once, and each reads the cache of its own tokens."""
     one, four = kinetics.dense(SPEC, 200, 1000, 1), kinetics.dense(SPEC, 200, 1000, 4)
     assert four.compute == 4 * one.compute
     assert four.memory == pytest.approx(562.5 * 2 * (400 + 4000) * 1000 * KEY_VALUE)
@@ -114,8 +114,10 @@ def test_the_intensity_is_b200s_float8_rate() -> None:
 
 @pytest.mark.parametrize(("context", "generated", "trials"), [(200, 1000, 1), (200, 1000, 32), (3000, 500, 4)])
 def test_ours_with_their_assumptions_dense(context: int, generated: int, trials: int) -> None:
-    """Our attention costs are theirs but for the sum that stands in place of the integral: a step has half a key more
-    than the middle of its interval."""
+    """Our attention costs differ from theirs only in that we sum over steps and they integrate.
+
+    So each step of ours has half a key more than the middle of its interval.
+    """
     ours = decode_cost(SPEC, context, generated, serving=Serving(batch=trials, sharers=trials)).kv * trials
     theirs = kinetics.dense(SPEC, context, generated, trials)
     linear = 2 * SPEC.params * generated * trials
@@ -125,7 +127,7 @@ def test_ours_with_their_assumptions_dense(context: int, generated: int, trials:
 
 @pytest.mark.parametrize("context", [200, 5000])
 def test_ours_with_their_assumptions_sparse(context: int) -> None:
-    """Block top-k agrees to the rounding of sums; top-k too once its sign is put right."""
+    """Block top-k agrees up to the rounding of sums, and so does top-k once its sign is corrected."""
     generated, k, block = 4000, 64, 16
     corner = max(0, k * block - context) ** 2 / 2
     ours = decode_cost(replace(SPEC, decode=BlockTopK(k, block)), context, generated).kv

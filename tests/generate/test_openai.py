@@ -101,7 +101,7 @@ class Server:
         send(writer, 200, completion("fine", tokens=[11] if self.token_exact else None))
 
 
-PROBE = [5]  # what the generator asks to find out whether ids are told
+PROBE = [5]  # the generator sends this to find out whether the server reports ids
 PIECES = {
     7: "a",
     8: "b",
@@ -124,7 +124,7 @@ def spell(tokens: list[int]) -> str:
 
 
 def spell_runs(tokens: list[int]) -> str:
-    """As a decoder with byte fallback spells: a run of bytes is torn as a whole."""
+    """The text from a decoder with byte fallback, which garbles a run of bytes as a whole."""
     runs = [list(run) for _, run in groupby(tokens, lambda token: token in BYTES)]
     return "".join("\ufffd" * len(run) if "\ufffd" in spell(run) else spell(run) for run in runs)
 
@@ -515,7 +515,7 @@ async def test_retries_are_used_up() -> None:
 
 
 async def test_a_server_that_dies() -> None:
-    """Its connections are lost, and then nothing listens."""
+    """The server drops its connections, and then nothing listens."""
     server = Server()
     listening = await asyncio.start_server(server, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
