@@ -196,11 +196,9 @@ class _Sets:
         which = np.repeat(np.arange(len(self.size)), self.size)
         starts = np.cumsum(self.size) - self.size
         n = np.arange(len(size)) - starts[which] + 1  # 1 to the size, set after set
-        with_member = -np.log(size) - betaln(
-            size - n + 1, n
-        )  # log of (size - 1 over n - 1): the x that hold the member
-        joint = self.log_joint(which, n, prior) + with_member
-        anyone = joint + np.log(size / n)  # (size over n)
+        subsets = -np.log(size) - betaln(size - n + 1, n)  # log of (size - 1 over n - 1): those with the member
+        joint = self.log_joint(which, n, prior) + subsets
+        anyone = joint + np.log(size / n)  # (size over n): all of them
         return np.logaddexp.reduceat(joint, starts), np.logaddexp.reduceat(anyone, starts)
 
 

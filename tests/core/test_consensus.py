@@ -252,6 +252,17 @@ def test_outcomes_at_the_edges(
     assert math.isfinite(found.score)
 
 
+def test_ties_that_rounding_would_break_are_kept() -> None:
+    """Equal densities of different terms: their logs differ in the last bits."""
+    for passes, prior in [
+        (matrix("11", "10"), Prior(0.5, 1)),
+        (matrix("000", "110", "111", "111", "000"), Prior(2, 1)),
+    ]:
+        exact = Exact(passes, prior)
+        assert len({passes[i].tobytes() for i in best(exact.density)}) == 2
+        assert b4(passes, prior).solutions == best(exact.density)
+
+
 def test_ties_of_two_sets_are_reported_whole() -> None:
     passes = matrix("1110", "0111", "1110", "0111", "0000")
     for choose in CHOICES:
