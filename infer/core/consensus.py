@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from scipy.special import betaln
 
 EQUAL = 1e-7
-"""Log densities that differ by less are equal: their rounding errors reach 1e-8 in a matrix of 1,000 x 1,000."""
+"""Log densities that differ by less are equal: rounding takes up to 1e-8 in a matrix of 1,000 x 1,000."""
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def posterior(passes: NDArray[np.bool_], prior: Prior | None = None) -> Posterio
     sets = _Sets(_checked(passes))
     member, whole = sets.log_marginals(prior or Prior())
     total = np.logaddexp.reduce(whole)
-    tests = np.exp(whole - total) @ sets.rows.astype(np.float64)
+    tests = np.einsum("s,st->t", np.exp(whole - total), sets.rows)  # faster than @ with booleans
     return Posterior(np.exp(member - total)[sets.owner], np.minimum(tests, 1.0))
 
 
