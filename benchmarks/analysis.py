@@ -4,11 +4,11 @@
     python benchmarks/analysis.py --scale 1        # all of it: 32 million samples, 1.4 GB of side files
     python benchmarks/analysis.py --coverage       # 2,000 simulated experiments for each kind of interval
 
-The first reading of a run parses its JSON; that is measured on one run of 500 x 64 samples with texts. Every later
-reading takes columns from the side files that the first one leaves; that, and the analysis, is measured on runs whose
-side files are made here without their JSON (which would be tens of gigabytes): accuracy of all configurations, pass@k,
+The first reading of a run parses its JSON. That is timed on one run of 500 x 64 samples with texts. Every later reading
+takes columns from the side files that the first one leaves. Later readings and the analysis are timed on runs with side
+files only, since their JSON would be tens of gigabytes. The analysis is the accuracy of all configurations, pass@k,
 best-of-k and majority@k for k = 1, 2, 4, ... 64 with clustered intervals, and the frontier of all configurations with
-its band. Each stage is timed apart.
+its band. Each stage is timed separately.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def solution(problem: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def tables(index: int, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
-    """What the first reading of such a run leaves; problems differ in difficulty, and so do their wrong answers."""
+    """The side files' tables of a synthetic run. Problems differ in difficulty and in their wrong answers."""
     count = PROBLEMS * SAMPLES
     skill = rng.beta(2, 2, PROBLEMS)
     wrong = rng.dirichlet(np.full(19, 0.3), PROBLEMS)
@@ -180,7 +180,7 @@ def tables(index: int, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
 
 
 def coverage(draws: int = 2000) -> None:
-    """How many of nominal 95% intervals hold the truth."""
+    """The share of nominal 95% intervals that contain the truth."""
     rng = np.random.default_rng(0)
 
     def report(name: str, hits: "np.ndarray[Any, Any]") -> None:
@@ -207,7 +207,7 @@ def coverage(draws: int = 2000) -> None:
 
 
 def frontier_coverage(rng: np.random.Generator, draws: int) -> "np.ndarray[Any, Any]":
-    """Configurations that differ clearly: what the band claims of the best accuracy at each of their costs."""
+    """The coverage of the band of the best accuracy, at each cost of clearly different configurations."""
     levels, hits = np.array([0.4, 0.6, 0.75]), np.zeros(3)
     prices = pd.DataFrame(np.tile([1.0, 10.0, 100.0], (150, 1)), columns=list("abc"))
     for draw in range(draws):

@@ -1,11 +1,11 @@
-"""What it costs to keep a budget: the share of a solve's time that goes into its checks, for each unit.
+"""The cost of keeping a budget: the share of a solve's time that its checks take, for each unit.
 
     python benchmarks/budget.py
     python benchmarks/budget.py --strategy beam --limit 256 --repeats 5
 
-Solves nano problems with the packaged models. A check is all that a search does to know what is left and what a call
-may take: prices, reservations and what is left of them. Its share is of the wall time, in which model and checks take
-turns. The clock around each check is counted with it.
+Solves nano problems with the packaged models. A check is all the work of a search to know how much budget is left and
+how much a call may take: prices, reservations and their remainders. Its share is of the wall time, in which model and
+checks take turns. It includes the clock around each check.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def main() -> None:
     for kind, name in [(Search, "affordable"), *((Ledger, name) for name in CHECKS)]:
         setattr(kind, name, clock.around(getattr(kind, name)))
     left: Any = vars(Ledger)["left"]
-    setattr(Ledger, "left", property(clock.around(left.fget)))  # noqa: B010  (to mypy it is no variable)
+    setattr(Ledger, "left", property(clock.around(left.fget)))  # noqa: B010  (mypy refuses an assignment)
     print(json.dumps(vars(args) | {"results": asyncio.run(measure(args, clock))}))
 
 

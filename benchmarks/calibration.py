@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/calibration.py nano-s ~/models/smollm2 --plot calibration.png
     python benchmarks/calibration.py Qwen/Qwen3-0.6B --hardware h100
 
-Each model is started in vLLM, timed on the grid of `infer.runs.calibrate` and, in turn with it, on random groups of
-requests of unequal lengths that start together. Time is the least of some rounds: what disturbs a machine only adds to
-it. Where others keep the machine busy all along, count CPU time (`--cpu-time`, one thread). Without `--hardware` this
-CPU is measured first. Prints the fitted lines, the median and 90th percentile of the relative error, and ends with one
-JSON line.
+Starts each model in vLLM. Times it on the grid of `infer.runs.calibrate` and, in turn with it, on random groups of
+requests of unequal lengths that start together. A time is the least of several rounds, since disturbances only add to
+it. If other work keeps the machine busy throughout, count CPU time (`--cpu-time`, one thread). Without `--hardware`
+this CPU is measured first. Prints the fitted lines, the median and 90th percentile of the relative error, and ends with
+one JSON line.
 """
 
 import argparse

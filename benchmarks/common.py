@@ -1,4 +1,4 @@
-"""A verifier that costs nothing, for benchmarks of all the rest."""
+"""A verifier that costs nothing, for benchmarks of everything else."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from infer.cost.model import ModelSpec
 
 
 class FreeVerifier:
-    """Scores from a hash of the text: no model, next to no time."""
+    """Scores a text by its hash, without a model and in almost no time."""
 
     aggregation: Aggregation = "last"
     stepwise = True

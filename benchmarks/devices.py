@@ -1,11 +1,11 @@
-"""The transformers backend on a GPU against a CPU: same seeds, same tokens, and the time; with cuDNN and without.
+"""The transformers backend on a GPU against a CPU: equal tokens for equal seeds, and times with cuDNN and without.
 
     python benchmarks/devices.py
     python benchmarks/devices.py nano-l --dtype bfloat16 --problems 16
 
 Samples packaged problems at temperatures 0, 0.7 and 1 on both devices and counts the completions that are the same
-token for token. Then samples them once more on the GPU with cuDNN's attention allowed, which plans for every shape that
-it has not seen (`infer.generate.loading.disable_cudnn_attention` turns it off). Without a GPU only the CPU is timed.
+token for token. Then samples them once more on the GPU with cuDNN's attention, which makes a plan for every new shape
+(`infer.generate.loading.disable_cudnn_attention` turns it off). Without a GPU only the CPU is timed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from infer.nano import checkpoint
 async def sample(
     model: str, dtype: str, device: str, problems: int, *, cudnn: bool = False
 ) -> tuple[list[Completion], float]:
-    """Four completions of each problem at each temperature, and the seconds that they took."""
+    """Samples four completions of each problem at each temperature. Returns them and the seconds that they took."""
     generator = TransformersGenerator(checkpoint(model), dtype=dtype, device=device, max_batch=512)
     torch.backends.cuda.enable_cudnn_sdp(cudnn)
     prompts = [

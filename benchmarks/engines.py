@@ -3,9 +3,9 @@
     python benchmarks/engines.py
     python benchmarks/engines.py nano-l --dtype bfloat16
 
-For an engine inside this process and one in processes of its own: starts it, completes packaged problems greedily and
-compares them, token for token, with the transformers backend on the same device; samples 16 completions of each, and
-those of a few problems once more with nothing else in flight. Prints what was the same and tokens/s.
+Runs one engine inside this process and one in its own processes. Each completes packaged problems greedily, and the
+tokens are compared with the transformers backend on the same device. Then each samples 16 completions of each problem,
+and those of a few problems once more with nothing else in flight. Prints how many were the same, and tokens/s.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-Each run is a process of its own, `infer solve` as a user starts it; the peak is the kernel's count of its resident
-set, vLLM's engine and KV cache included.
+Each run is a separate process, `infer solve` as a user starts it. The peak is the kernel's count of its resident set,
+with vLLM's engine and KV cache.
 """
 
 import json

@@ -1,9 +1,8 @@
 """Measure the nano family on held-out problems and print it as markdown: `python benchmarks/nano.py`.
 
 Generators: greedy accuracy, pass@k (the unbiased estimator of Chen et al. 2021, arXiv:2107.03374) and majority vote at
-temperature 1. Reward models: how well they judge the steps of each generator's samples, and what best-of-n and the
-weighted vote make of their scores. Generation is vLLM's, in process; scores are read off with transformers, one pass a
-solution.
+temperature 1. Reward models: how well they judge the steps of each generator's samples, and the accuracy of best-of-n
+and the weighted vote with their scores. vLLM generates, in process. transformers reads the scores, one pass a solution.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from infer.nano.problems import LEVELS, STEP_END, Chain, held_out
 from infer.nano.sampling import LONGEST, Sample
 
 SIZES = ("xs", "s", "m", "l")
-VOTED = ("s", "m")  # whose samples the reward models choose among; of the others' only a few are judged
+VOTED = ("s", "m")  # the reward models choose among the samples of these, and judge only a few of the others' samples
 JUDGED = 4
 Solved = dict[Chain, list[Sample]]
 
@@ -69,7 +68,7 @@ def prompt_ids(words: PreTrainedTokenizerFast, chain: Chain) -> list[int]:
 
 
 def answer(words: PreTrainedTokenizerFast, sample: Sample) -> str:
-    """What the completion's last step puts into the box, "" if nothing."""
+    """The content of the box in the completion's last step, or "" without one."""
     last: str = words.decode(sample.completion, skip_special_tokens=True).split(STEP_END)[-1]
     return last.partition("\\boxed{")[2].partition("}")[0]
 
@@ -80,7 +79,7 @@ def pass_at(k: int, right: int, n: int) -> float:
 
 
 def vote(answers: list[str], weights: list[float]) -> str:
-    """The answer with the largest sum of weights, the first one of those that tie."""
+    """The answer with the largest sum of weights; of tied answers, the first."""
     total: dict[str, float] = defaultdict(float)
     for text, weight in zip(answers, weights, strict=True):
         total[text] += weight
@@ -109,7 +108,7 @@ def header(*names: str) -> None:
 def judge_once(
     model: Qwen3ForSequenceClassification, words: PreTrainedTokenizerFast, samples: list[Sample]
 ) -> list[Judged]:
-    """Judge samples, identical ones only once."""
+    """Judges samples, and identical ones only once."""
     different = {(s.chain, tuple(s.completion)): s for s in samples}
     judged = dict(zip(different, judge(model, words, list(different.values())), strict=True))
     return [judged[s.chain, tuple(s.completion)] for s in samples]
@@ -118,8 +117,8 @@ def judge_once(
 def generators(words: PreTrainedTokenizerFast, problems: int, n: int) -> dict[str, dict[int, Solved]]:
     """Measure and print the generators; their samples by size and level.
 
-    `n` samples a problem; but 64 of size s on level 3, the problems that most is shown on, and fewer of l, which
-    solves nearly all of them with few and costs most.
+    Draws `n` samples a problem, with two exceptions. Size s draws 64 on level 3, since most results are shown there.
+    Size l draws fewer, since it costs most and solves nearly all problems with few.
     """
     samples: dict[str, dict[int, Solved]] = {}
     header("model", "level", "greedy", "pass@1", "pass@4", "pass@16", "pass@64", f"majority@{n}", "tokens/s")

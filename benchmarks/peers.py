@@ -4,31 +4,33 @@
     python benchmarks/peers.py nano-s --peer /tmp/its/bin/python
     python benchmarks/peers.py DIR --step-tokens 40 --steps 8 --algorithms beam --repeats 1 --peer /tmp/its/bin/python
 
-(Beam search and particle filtering of its-hub need nothing of its `experimental` extra, which brings a reward model on
-vLLM: here a small server answers with a hash of the text, for both, so that the reward model's speed is no subject.)
+(its-hub's `experimental` extra, a reward model on vLLM, is not needed for beam search and particle filtering. Here a
+small server scores by a hash of the text for both sides, so that the reward model's speed does not matter.)
 
 Best-of-N, beam search and particle filtering run in turns, four ways:
 
-- loop: its-hub as its documentation shows, `infer` on one problem after the other;
+- loop: its-hub as in its documentation, `infer` on one problem after the other;
 - gathered: its-hub's own `ainfer` for all problems at once;
 - served: ours on the same server (`OpenAIGenerator`, which `--backend openai` opens);
 - in process: ours with vLLM in this process.
 
 Equal for all: prompts, temperature, no top-p, top-k or min-p, n, tokens and delimiter of a step, steps, tokens of a
-solution, beams kept, resampling at each step by the odds of the score, best score wins. The server and the engine in
-this process have the same options and as many threads; caches are emptied before each turn. What differs:
+solution, beams kept, resampling at each step by the odds of the score, and the best score wins. The server and the
+engine in this process have the same options and equally many threads. Caches are emptied before each turn. The
+differences:
 
-- its-hub sends chat messages and renders the text so far anew at each step; ours sends the tokens that were sampled.
-- its-hub ends a solution at `\\boxed` or at the last step and takes no notice of the model's end token, so that one
-  that ended without an answer is asked to go on; ours ends where the model does.
-- its-hub's first level of beam search has as many samples as beams, not n, and finished beams keep their places; ours
-  gives the n samples to the beams that are left. So ours generates more in beam search.
-- its-hub scores all candidates of a problem in one request; ours all that wait, of whatever problem. Ours sends seeds.
-- its-hub's best-of-N has 32 requests in flight at most, its default; the others set no limit. Ours has 256.
+- its-hub sends chat messages and renders the text so far again at each step. Ours sends the sampled tokens.
+- its-hub ends a solution at `\\boxed` or at the last step and ignores the model's end token. So it continues a solution
+  that ended without an answer. Ours ends where the model does.
+- its-hub's first level of beam search has as many samples as beams, not n, and finished beams keep their places. Ours
+  gives the n samples to the remaining beams, so it generates more in beam search.
+- its-hub scores all candidates of a problem in one request. Ours scores all that wait, of any problem, in one request.
+- Ours sends seeds; its-hub sends none.
+- its-hub's best-of-N has at most 32 requests in flight, its default. Its other algorithms set no limit. Ours has 256.
 
-Prints wall times (median and range over the rounds), the tokens that were generated (by the server's own count) and
-tokens/s, accuracy with Wilson's 95% interval (a hash chooses, so it is that of one sample), and the ratios of ours to
-theirs, each within its round.
+Prints wall times (median and range over the rounds), generated tokens (by the server's own count) and tokens/s. Prints
+accuracy with Wilson's 95% interval; since a hash chooses, it is the accuracy of one sample. Then prints the ratios of
+ours to theirs, each within its round.
 """
 
 import argparse
@@ -79,7 +81,7 @@ NO_DELIMITER = "\x00"
 
 
 async def score(scope: Any, receive: Any, send: Any) -> None:
-    """An ASGI application: a score for each of some texts, a hash of it."""
+    """An ASGI application that scores each text of a request by its hash."""
     if scope["type"] != "http":
         return
     body, more = b"", True
@@ -101,7 +103,7 @@ def serve_scores(listening: socket.socket) -> None:
 
 @contextmanager
 def scorer() -> Iterator[str]:
-    """The URL of a scorer in a process of its own."""
+    """The URL of a scorer in a separate process."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         process = multiprocessing.get_context("fork").Process(target=serve_scores, args=(listening,), daemon=True)
         process.start()
@@ -113,7 +115,7 @@ def scorer() -> Iterator[str]:
 
 
 class ServedScores:
-    """Our side of the scorer: what is asked for while a request is on its way goes into the next one."""
+    """Our client of the scorer. It collects texts while a request is under way and sends them in the next one."""
 
     aggregation: Aggregation = "last"
     stepwise = True
@@ -173,7 +175,7 @@ class Ours:
         self._args, self._problems, self._template, self._scores_at = args, problems, template, scores_at
 
     async def run(self, algorithm: str, opened: Generator) -> Turn:
-        """Solves all problems at once; closes nothing."""
+        """Solves all problems at once and closes nothing."""
         args = self._args
         verifier = ServedScores(self._scores_at)
         setting = Setting(
@@ -214,7 +216,7 @@ class Ours:
 
 
 def on_server(server: Server, call: Callable[[], Turn]) -> Turn:
-    """A turn on the server, its cache emptied; the tokens are its own count."""
+    """A turn on the server, after its cache was emptied. The server itself counts the tokens."""
     httpx.post(f"{server.url.removesuffix('/v1')}/reset_prefix_cache").raise_for_status()
     before = server.metric("vllm:generation_tokens_total")
     turn = call()
@@ -222,7 +224,7 @@ def on_server(server: Server, call: Callable[[], Turn]) -> Turn:
 
 
 async def right(problems: list[Problem], turns: list[Turn]) -> int:
-    """How many answers of all turns are right."""
+    """The number of right answers in all turns."""
     async with Mathematics() as checker:
         verdicts = [
             (await checker.equal(problem.answer or "", answer)).right

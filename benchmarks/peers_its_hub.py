@@ -1,6 +1,6 @@
-"""its-hub's side of `peers.py`: runs in an environment of its own, and imports nothing of ours.
+"""its-hub's side of `peers.py`. It runs in its own environment and imports nothing of ours.
 
-Reads one task a line as JSON from standard input, and answers each with a line: seconds, and the responses' texts.
+Reads tasks from standard input, one JSON object a line. Answers each with a line: seconds, and the responses' texts.
 """
 
 import asyncio

@@ -3,16 +3,16 @@
     python benchmarks/quality.py                             # 400 problems, five budgets: hours on two cores, resumable
     python benchmarks/quality.py --limit 50 --budgets 128 512 --run runs/quality-small
 
-Runs `infer compare` once for each budget, all into one folder: start it again to finish what is missing. Strategies
-whose width is fixed beforehand get n = budget / 128, so that a solution of the longest level (some 110 tokens) can be
-finished by all of it; those that draw as many samples as the budget allows are left alone. Prints a table in Markdown:
-accuracy, and behind it the tokens that were generated for each problem, with the largest half-width of Wilson's 95%
-intervals below it; then which strategies differ from plain majority voting at the same budget (exact McNemar test).
+Runs `infer compare` once for each budget, all into one folder. Start it again to finish missing cells. Strategies with
+a width fixed in advance get n = budget / 128, so that all n can finish a solution of the longest level (some 110
+tokens). Strategies that draw as many samples as the budget allows keep their defaults. Prints a table in Markdown:
+accuracy, followed by the generated tokens a problem, and below it the largest half-width of Wilson's 95% intervals.
+Then prints which strategies differ from plain majority voting at the same budget (exact McNemar test).
 
-Then, for each level: how many tokens and reward model passes best-of-N needs for the accuracy of A*. The accuracy of
-best-of-N at each N is exact over all subsets of a pool of `--pool` samples a problem (of the PRM-weighted vote: by
-resampling); between two N it is interpolated in the logarithm of tokens. The interval is the bootstrap's over problems;
-an accuracy that is not reached within the pool counts as infinite.
+Then, for each level, prints how many tokens and reward model passes best-of-N needs for the accuracy of A*. The
+accuracy of best-of-N at each N is exact over all subsets of a pool of `--pool` samples a problem; for the PRM-weighted
+vote it comes from resampling. Between two N it is interpolated in the logarithm of tokens. The interval is a bootstrap
+over problems. An accuracy that the pool does not reach counts as infinite cost.
 """
 
 import argparse
@@ -47,7 +47,7 @@ STRATEGIES = [
     "self-refine",
     "budget-forcing,answer=16",
 ]
-"""The first is what the others are compared with."""
+"""The others are compared with the first."""
 DRAWS = 2000
 
 
@@ -63,7 +63,7 @@ def named(strategy: str) -> str:
 
 
 def compare(folder: Path, limit: int, strategies: list[str], budget: int | None) -> list[dict[str, Any]]:
-    """The cells of one budget, as `infer compare --json` tells them."""
+    """The cells of one budget, from `infer compare --json`."""
     command = [sys.executable, "-m", "infer", "compare", "--limit", str(limit), "--run", str(folder), "--json"]
     for strategy in strategies:
         command += ["-s", strategy]
@@ -92,7 +92,7 @@ def table(rows: dict[str, list[dict[str, Any]]], budgets: list[int]) -> None:
 
 
 def saving(search: Path, pool: Path, how: How) -> None:
-    """By level: tokens and passes of best-of-N over those of A* at the accuracy of A*."""
+    """For each level: tokens and passes of best-of-N at the accuracy of A*, relative to those of A*."""
     runs, found = read([pool]), read([search]).problems.set_index("problem_id")
     drawn = runs.problems
     found = found.loc[drawn["problem_id"]]
@@ -120,7 +120,7 @@ def saving(search: Path, pool: Path, how: How) -> None:
 
 
 def needed(target: float, ks: list[int], accuracy: "np.ndarray[Any, Any]") -> float:
-    """The smallest N, interpolated in its logarithm, at which best-of-N is as accurate; infinite if none is."""
+    """The smallest N, interpolated in its logarithm, at which best-of-N is as accurate; infinity if there is none."""
     if accuracy[0] >= target:
         return float(ks[0])
     for i in range(1, len(ks)):

@@ -1,9 +1,9 @@
-"""A real model on a whole problem file: is every problem solved, and is the budget spent to the token?
+"""A real model on a whole problem file: checks that every problem is solved and that the ledger is exact.
 
     python benchmarks/real_model.py MODEL PROBLEMS.jsonl [--limit 100]
 
-Runs `infer solve` with majority voting at 1,000 tokens a problem, then checks its run: each problem once, no failure,
-no budget overshot, and the tokens of the ledger equal those of the candidates.
+Runs `infer solve` with majority voting at 1,000 tokens a problem. Then checks its run: each problem comes once, none
+failed, none exceeded its budget, and the ledger's tokens equal those of the candidates.
 """
 
 import argparse

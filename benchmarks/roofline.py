@@ -3,13 +3,13 @@
     python benchmarks/roofline.py Qwen/Qwen3-0.6B Qwen/Qwen3-4B --hardware h100
     python benchmarks/roofline.py nano-s --hardware cpu --context 64 256 --batch 1 4
 
-A model is built from its config with random weights in bfloat16 (time does not depend on their values) and run by plain
-transformers with torch's attention. On a GPU a decode pass is replayed as a CUDA graph, so that the device's work is
-timed and not Python's. Prints for each pass its time on the roofline, FLOPs or bytes over the data sheet's peak, and
-the measured one (the median of repetitions); then, for prefill and for decode, the line
-seconds = overhead + slowdown x roofline that `infer hardware --calibrate` fits, and how well it predicts each pass
-when it is fitted to all the others. The peaks that a large matrix product and a large copy reach on this device are
-printed beside the data sheet's. For Qwen3 configs (transformers takes their masks as given). Ends with one JSON line.
+Builds a model from its config with random bfloat16 weights, since time does not depend on their values. Plain
+transformers runs it with torch's attention. On a GPU a decode pass is replayed as a CUDA graph, so that the device is
+timed and not Python. Prints two times for each pass: the roofline's, FLOPs or bytes over the data sheet's peak, and the
+measured one, the median of repetitions. Then prints, for prefill and for decode, the line that
+`infer hardware --calibrate` fits, seconds = overhead + slowdown x roofline, and how well it predicts each pass when
+fitted to all the others. The peaks of a large matrix product and a large copy on this device are printed beside the
+data sheet's. Works for Qwen3 configs, whose masks transformers takes as given. Ends with one JSON line.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def peaks(repeats: int) -> tuple[float, float]:
-    """FLOP/s of a bfloat16 matrix product, bytes/s of a copy (read and written): of large ones."""
+    """FLOP/s of a large bfloat16 matrix product, and bytes/s of a large copy, with reads and writes."""
     size = 8192 if DEVICE.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     source = torch.randint(0, 255, ((4 << 30) if DEVICE.type == "cuda" else (256 << 20),), dtype=torch.uint8)
@@ -65,7 +65,7 @@ def peaks(repeats: int) -> tuple[float, float]:
 
 
 class Cache:
-    """Keys and values of `context` tokens and room for one: transformers' own caches copy, or want a mask."""
+    """Keys and values of `context` tokens and room for one more. transformers' own caches copy or require a mask."""
 
     def __init__(self, config: Any, batch: int, context: int) -> None:
         shape = (config.num_hidden_layers, 2, batch, config.num_key_value_heads, context + 1, config.head_dim)
@@ -91,7 +91,7 @@ def prefill(model: Any, batch: int, tokens: int) -> Callable[[], Any]:
 
 
 def decode(model: Any, batch: int, context: int) -> Callable[[], Any]:
-    """One more token behind `context` cached ones, for each of the batch."""
+    """Decodes one more token after `context` cached ones, for each sequence of the batch."""
     ids = torch.randint(model.config.vocab_size, (batch, 1), device=DEVICE)
     cache = Cache(model.config, batch, context)
     position = torch.full((batch, 1), context, device=DEVICE)
@@ -119,7 +119,7 @@ def decode(model: Any, batch: int, context: int) -> Callable[[], Any]:
 
 
 def predictions(roofline: list[float], measured: list[float]) -> tuple[float, float, list[float]]:
-    """Overhead and slowdown of least squared relative error, and each time as predicted by a fit to the others."""
+    """Overhead and slowdown with the least squared relative error, and each time predicted by a fit to the others."""
 
     def line(chosen: list[int]) -> tuple[float, float]:
         rows = np.array([(1 / measured[i], roofline[i] / measured[i]) for i in chosen])

@@ -1,12 +1,12 @@
-"""What it costs to draw the next tokens of a batch: ours, seeded, against vLLM's sampler without seeds and with them.
+"""The cost of drawing the next tokens of a batch: ours, seeded, against vLLM's sampler without seeds and with them.
 
     OMP_NUM_THREADS=1 python benchmarks/sampling.py
     python benchmarks/sampling.py --rows 64 --vocabulary 151936 --repeats 50
 
-vLLM's is the sampler of its runner on a CPU; on a GPU, or where vLLM is not installed, torch's way to the same thing
-stands for it: exponential noise over the whole vocabulary, from one generator or from one for each row. Logits are
-random, at temperature 1, without cuts. Turn by turn; prints medians in milliseconds, and the ratios to ours with their
-range over the turns. Ends with one JSON line.
+On a CPU, vLLM's sampler is the one of its runner. On a GPU, or without vLLM, the same method in torch stands in for it:
+exponential noise over the whole vocabulary, from one generator or from one for each row. Logits are random, at
+temperature 1, without top-k, top-p or min-p. The samplers take turns. Prints medians in milliseconds, and the ratios to
+ours with their range over the turns. Ends with one JSON line.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def main() -> None:
             for turn in range(args.repeats + 3):
                 for name, way in ways.items():
                     spent = milliseconds(way)
-                    if turn >= 3:  # those before warm up
+                    if turn >= 3:  # earlier turns warm up
                         times[name].append(spent)
             result: dict[str, Any] = {"rows": rows, "vocabulary": size}
             line = f"{rows:>4} rows of {size:>7,}: ours {statistics.median(times['ours']):7.3f} ms"

@@ -1,10 +1,10 @@
-"""From the command to its first token, against a bare vLLM script that starts the same engine.
+"""The time from a command to its first token, against a bare vLLM script that starts the same engine.
 
     python benchmarks/start.py
 
-Whole processes, from start to exit, in turns: `infer solve` of one question with one token to generate; a script that
-imports vLLM, starts the same model with the same settings and generates one token; and `infer solve --strategy astar`,
-which starts a reward model beside the generator. Prints medians and ranges.
+Times whole processes, from start to exit, in turns. The first is `infer solve` of one question with one token to
+generate. The second is a script that imports vLLM, starts the same model with the same settings and generates one
+token. The third is `infer solve --strategy astar`, which also starts a reward model. Prints medians and ranges.
 """
 
 import argparse

@@ -4,25 +4,26 @@
     python benchmarks/strategies.py DIR --strategies beam --step-tokens 40 --max-tokens 120 --repeats 2
     python benchmarks/strategies.py nano-s --prm nano-prm-s
 
-Each strategy solves `--problems` problems at once within a budget of n x max-tokens generated tokens each; a hash that
-costs nothing stands for the reward model. The bare call does what `vllm.LLM.generate` does, add all requests and step
-until none is left, with as many sequences for each problem as the strategy has in flight (its width), all of one length
-and together as many tokens: no search can have a fuller batch. Ours seeds every sample; the bare call does not. Prints
-tokens/s of both and their ratio, as median and range over the turns, and where our time goes, in shares of it:
+Each strategy solves `--problems` problems at once, within a budget of n x max-tokens generated tokens each. A hash that
+costs nothing stands in for the reward model. The bare call does what `vllm.LLM.generate` does: it adds all requests and
+steps until none is left. It has as many sequences for each problem as the strategy has in flight (its width), all of
+one length, and as many tokens in all. So no search can have a fuller batch. Ours seeds every sample; the bare call does
+not. Prints tokens/s of both and their ratio, as median and range over the turns. Then prints where our time goes, in
+shares of it:
 
-- barriers: what a fuller batch would have saved, with the share of batch slots that idled, a slot being one of the
-  width sequences of a problem in flight; tail: what it would have saved had there always been `--problems` problems in
-  flight. Estimated as the cost that a step has whatever its batch, times the steps too many.
-- re-prefill: prompt tokens computed though an earlier request had computed the same prefix (parts of cache blocks, or
-  evicted ones), and what a prefilled token costs. Both costs are fitted to the model time of all steps.
-- admission: time in the engine but not in the model (requests in, scheduling, outputs), with that of the bare call.
+- barriers: the time that a fuller batch would have saved, with the share of batch slots that idled. A slot is one of
+  the width sequences of a problem in flight. tail: the time saved if `--problems` problems had always been in flight.
+  Both are estimated as the fixed cost of a step times the number of excess steps.
+- re-prefill: prompt tokens that were computed although an earlier request had computed the same prefix (parts of cache
+  blocks, or evicted ones), and the cost of a prefilled token. Both costs are fitted to the model time of all steps.
+- admission: time in the engine but not in the model (requests in, scheduling, outputs), and that of the bare call.
 - ours: time outside the engine: search, strategy, event loop.
 
-With `--prm` the reward model is real, and strategies that need one show its share of the time and what of it could
-overlap: in one process the two models take turns. Then `beam` and `astar` search again without the verifier's prefix
-cache: tokens computed with it and without, against those of the final tree (each token once), and the seconds of both.
-"Plus rounding" is the tree when only whole cache blocks can be shared. For a real model without a reward model of its
-own, make one of random weights; the tokens and times are those of a trained one:
+With `--prm` the reward model is real. Strategies that need one show its share of the time, and how much of that could
+overlap, since in one process the two models take turns. Then `beam` and `astar` search again without the verifier's
+prefix cache. Prints the tokens computed with it and without, against those of the final tree (each token once), and the
+seconds of both. "Plus rounding" is the tree if only whole cache blocks can be shared. If a real model has no reward
+model, make one of random weights; its tokens and times are those of a trained one:
 
     AutoModelForSequenceClassification.from_pretrained(DIR, num_labels=2).save_pretrained(PRM)
     AutoTokenizer.from_pretrained(DIR).save_pretrained(PRM)
@@ -79,19 +80,19 @@ WIDE = {
 }
 """Options of the strategies that have n sequences of a problem in flight."""
 NARROW = {"self-refine": ["keep=prm"], "budget-forcing": ["waits=2"]}
-"""Of those that have one."""
+"""Options of the strategies that have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an engine: its requests in the batch, prompt tokens computed, seconds in all and in the model."""
+    """One step of an engine: requests in its batch, prompt tokens computed, seconds in all and in the model."""
 
     running: int
     prefill: int
     seconds: float
     model_seconds: float
     problems: int
-    """In flight."""
+    """Problems in flight."""
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ class Served:
 
 @dataclass(slots=True)
 class Turn:
-    """What an engine did while something ran on it. Times are in seconds."""
+    """An engine's work while something ran on it. Times are in seconds."""
 
     seconds: float = 0.0
     adding: float = 0.0
@@ -119,7 +120,7 @@ class Turn:
 
     @property
     def admission(self) -> float:
-        """In the engine, not in the model."""
+        """Time in the engine, but not in the model."""
         return self.adding + sum(step.seconds - step.model_seconds for step in self.steps)
 
     @property
@@ -130,13 +131,13 @@ class Turn:
 class Meter:
     """An `LLMEngine` with a clock, which takes the place of the one in an `InProcessEngine`.
 
-    Brittle: it reaches for the scheduler's output where vLLM (0.32) hands it to the model's executor.
+    Brittle: it takes the scheduler's output where vLLM (0.32) passes it to the model's executor.
     """
 
     def __init__(self, engine: InProcessEngine) -> None:
         self.turn = Turn()
         self.problems = 0
-        """In flight."""
+        """Problems in flight."""
         self.cache = True
         """Whether requests read the prefix cache."""
         self._engine = engine._engine
@@ -187,7 +188,7 @@ class Meter:
         return outputs
 
     def start(self) -> None:
-        """A new turn, with nothing cached."""
+        """Starts a new turn, with empty caches."""
         self.reset_prefix_cache()
         self.turn = Turn()
         self._prompts.clear()
@@ -196,7 +197,7 @@ class Meter:
 def solve_all(
     meter: Meter, setting: Setting, problems: list[Problem], template: Any, name: str, options: list[str], at_once: int
 ) -> tuple[Turn, Usage]:
-    """A strategy solves all problems, so many in flight at once."""
+    """Solves all problems by a strategy, with a limited number in flight."""
     strategy = find(name)
     solved, usage = 0, Usage()
 
@@ -219,7 +220,10 @@ def solve_all(
 
 
 def generate_all(meter: Meter, prompts: list[list[int]], n: int, tokens: int) -> Turn:
-    """`n` completions of each prompt, so many tokens in all (up to the last of each): what `LLM.generate` does."""
+    """Samples `n` completions of each prompt, with the given total of tokens, as `LLM.generate` does.
+
+    All completions have the same length, so the total is rounded.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -239,7 +243,7 @@ def generate_all(meter: Meter, prompts: list[list[int]], n: int, tokens: int) ->
 
 
 def step_costs(turns: Iterable[Turn]) -> tuple[float, float, float]:
-    """Model seconds of a step whatever its batch, of a sequence in it, and of a prefilled token: least squares."""
+    """Model seconds by least squares: fixed for a step, for each sequence in it, and for each prefilled token."""
     steps = [step for turn in turns for step in turn.steps if step.running]
     rows = np.array([(1, step.running, step.prefill) for step in steps], dtype=float)
     fixed, sequence, prefilled = nnls(rows, np.array([step.model_seconds for step in steps]))[0]
@@ -255,18 +259,18 @@ def prefixes(tokens: Sequence[int]) -> Iterable[int]:
 
 
 def needed(served: Sequence[Served]) -> int:
-    """Prompt tokens that some request had to compute: each prefix once, and none that was computed when sampled."""
+    """Prompt tokens that some request had to compute: each prefix once, without prefixes computed while sampling."""
     asked: set[int] = set()
     sampled: set[int] = set()
     for request in served:
-        names = list(prefixes([*request.prompt, *request.output[:-1]]))  # the last one was never an input
+        names = list(prefixes([*request.prompt, *request.output[:-1]]))  # the last token was never an input
         asked.update(names[: len(request.prompt)])
         sampled.update(names[len(request.prompt) :])
     return len(asked - sampled)
 
 
 def lost(ours: list[Turn], bare: list[Turn], problems: int, width: int) -> dict[str, float]:
-    """Where our time goes: shares of the seconds of all turns, and what they rest on (see the module's docstring)."""
+    """Where our time goes: shares of the seconds of all turns, and their basis (see the module's docstring)."""
     seconds = sum(turn.seconds for turn in ours)
     fixed, _, prefilled = step_costs([*ours, *bare])
     steps = [step for turn in ours for step in turn.steps]
@@ -292,7 +296,7 @@ def lost(ours: list[Turn], bare: list[Turn], problems: int, width: int) -> dict[
 def compare(
     name: str, ours: Callable[[], Turn], bare: Callable[[int], Turn], problems: int, width: int, repeats: int
 ) -> dict[str, Any]:
-    """Turns of ours and of bare, which is told how many tokens ours made."""
+    """Takes turns of ours and of the bare call, which gets the number of tokens that ours made."""
     turns = []
     for _ in range(repeats):
         turn = ours()
@@ -324,7 +328,7 @@ def compare(
 
 
 class Overlap:
-    """How long the verifier's steps took, and how long of that the generator had work too."""
+    """The seconds of the verifier's steps, and those of them in which the generator had work too."""
 
     def __init__(self, generator: Meter, verifier: Meter) -> None:
         self._generator, self._verifier, self._step = generator, verifier, verifier.step
@@ -340,7 +344,10 @@ class Overlap:
 
 
 def share_of_verifier(name: str, turns: list[tuple[Turn, Turn, float]], passes: int) -> dict[str, Any]:
-    """What part of a search's time its reward model takes; of each turn the search, the verifier, and the overlap."""
+    """The share of a search's time that its reward model takes.
+
+    Each turn has the search, the verifier and their overlap.
+    """
     seconds = sum(search.seconds for search, _, _ in turns)
     generator = sum(search.adding + search.stepping for search, _, _ in turns)
     verifier = sum(judged.adding + judged.stepping for _, judged, _ in turns)
@@ -363,7 +370,7 @@ def share_of_verifier(name: str, turns: list[tuple[Turn, Turn, float]], passes: 
 
 
 def rounded(served: Sequence[Served]) -> int:
-    """Prompt tokens to compute where a request can share only whole blocks of what was computed before it."""
+    """Prompt tokens to compute if a request can share only whole blocks of earlier prefixes."""
     known: set[int] = set()
     total = 0
     for request in served:
@@ -375,7 +382,7 @@ def rounded(served: Sequence[Served]) -> int:
 
 
 def incremental(name: str, cached: list[Turn], uncached: list[Turn]) -> dict[str, Any]:
-    """What the verifier computed, with its prefix cache and without, against its final tree."""
+    """The tokens that the verifier computed, with its prefix cache and without, against its final tree."""
     tree, blocks = needed(cached[-1].served), rounded(cached[-1].served)
     with_cache, without = cached[-1].prefill, uncached[-1].prefill
     seconds, seconds_without = (

@@ -3,11 +3,11 @@
     python benchmarks/throughput.py nano-s
     python benchmarks/throughput.py DIR --n 4 --max-tokens 160 --k 4 --step-tokens 40 --budget 640
 
-`best-of-n` is compared with one call that has the same prompts, n and limit; `astar` (its reward model replaced by a
-hash that costs nothing), fed with problems so that as many stay in flight, with one call that generates as many tokens
-from the same prompts. Ours seeds every sample; the bare call does not, and in a second comparison does. On a CPU all
-runs in this process, and chunked prefill is off for the bare call: with it on, vLLM's CPU build crashes on seeds. On a
-GPU each has vLLM's own processes and settings, and 0.4 of the memory. Prints tokens/s of both and their ratio, as
+`best-of-n` is compared with one call that has the same prompts, n and limit. `astar` is compared with one call that
+generates as many tokens from the same prompts. A hash that costs nothing replaces its reward model, and new problems
+keep the number in flight constant. Ours seeds every sample. The bare call does so only in a second comparison. On a CPU
+all runs in this process, and chunked prefill is off for the bare call, since vLLM's CPU build crashes on seeds with it.
+On a GPU each has vLLM's own processes and settings, and 0.4 of the memory. Prints tokens/s of both and their ratio, as
 median and range over the repetitions, and ends with one JSON line.
 """
 
@@ -47,7 +47,7 @@ def run(
     options: list[str],
     in_flight: int,
 ) -> int:
-    """Solves all problems, so many in flight at once; the number of tokens generated."""
+    """Solves all problems, with a limited number in flight. Returns the number of generated tokens."""
     found = find(strategy)
     tokens = 0
 
@@ -69,7 +69,10 @@ def compare(
     reset: Callable[[], None],
     repeats: int,
 ) -> dict[str, Any]:
-    """Turns of ours and bare (which is told how many tokens ours made); the first turn warms both up."""
+    """Takes turns of ours and of the bare call, which gets the number of tokens that ours made.
+
+    The first turn warms both up.
+    """
     rates: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
         reset()

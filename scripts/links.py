@@ -3,9 +3,9 @@
 
     python scripts/links.py [FOLDER]      # a git checkout; default: this one
 
-The target of a relative link must be a tracked file or folder, its anchor (`page.md#heading`) a heading of that page.
-A path in backticks, such as `infer/cost/model.py`, must be a tracked file, seen from the top of the checkout or from
-the page's own folder. Prints one line for each dead link and exits with 1 if there is any.
+The target of a relative link must be a tracked file or folder, and its anchor (`page.md#heading`) a heading of that
+page. A path in backticks, such as `infer/cost/model.py`, must be a tracked file, relative to the top of the checkout or
+to the page's own folder. Prints one line for each dead link and exits with 1 if there is any.
 """
 
 import json
@@ -31,7 +31,7 @@ class Text(NamedTuple):
 
     path: Path
     place: str
-    """The path for people; of a notebook with the number of the cell, counted from 0."""
+    """The path to print, with the number of the cell in a notebook, counted from 0."""
     lines: list[str]
     tokens: list[Token]
 
@@ -39,7 +39,7 @@ class Text(NamedTuple):
 def main() -> int:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
     listed = subprocess.run(["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
-    # resolved, since the rooms are links: infer/strategies is strategies
+    # resolved, since some folders are links, such as infer/strategies
     files = {path.resolve() for name in listed.split("\0") if name and (path := root / name).exists()}
     pages = {path: list(texts(path, root)) for path in sorted(files) if path.suffix in (".md", ".ipynb")}
     found = [line for page in pages.values() for text in page for line in check(text, root, files, pages)]
@@ -88,7 +88,7 @@ def dead(
 
 
 def anchors(page: list[Text]) -> set[str]:
-    """The anchors that GitHub gives to a page's headings: the second of one name ends in -1."""
+    """The anchors that GitHub gives to a page's headings. The second of equal anchors ends in -1."""
     seen: Counter[str] = Counter()
     found = set()
     for text in page:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs all notebooks, each in a kernel of its own, and fails at the first that raises; what they show is not kept.
+"""Runs all notebooks, each in its own kernel, and fails at the first that raises. Their outputs are not kept.
 
-With --write their outputs are stored in them, as they are committed.
+With --write the outputs are stored in the notebooks, as in the committed ones.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Smaller pictures, and nothing that changes from one execution to the next though the results do not."""
+    """Makes pictures smaller, and removes whatever differs between executions with equal results."""
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     for cell in notebook.cells:
         cell.metadata = {}

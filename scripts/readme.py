@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs what README.md, CONTRIBUTING.md and docs/ show: each line of their `sh` blocks, each of their `python` blocks.
+"""Runs the examples of README.md, CONTRIBUTING.md and docs/: each line of their `sh` blocks, and their `python` blocks.
 
-Blocks marked `skip` are left out (they need a download, a GPU, a server, or a file of one's own), and so is
-`make test`, which CI runs by itself. Each page runs from top to bottom in an empty folder of its own, as a reader
-would; `make` runs in the checkout. A Python block that begins with the comment `# name.py` is also kept under that
-name, for the blocks after it to import. Stops at the first command that fails.
+Blocks marked `skip` are left out: they need a download, a GPU, a server, or a file of the reader's. `make test` is left
+out too, since CI runs it separately. Each page runs from top to bottom in its own empty folder, as a reader would run
+it, except that `make` runs in the checkout. A Python block that begins with the comment `# name.py` is also saved under
+that name, so that later blocks can import it. Stops at the first command that fails.
 """
 
 import os
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def commands(page: str) -> Iterator[str]:
-    """The commands of a page, in its order. A backslash at the end of a line joins the next one."""
+    """The commands of a page, in order. A backslash at the end of a line joins the next line."""
     for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page, re.M | re.S):
         if language == "python":
             name = re.match(r"# (\w+\.py)\n", block)

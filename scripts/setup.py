@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Sets up .venv with what fits this machine, and says in one line what it chose. Needs only Python and its venv module.
+"""Sets up .venv for this machine, and prints its choice in one line. Needs only Python and its venv module.
 
-Tried in order: with an NVIDIA GPU, vLLM; else vLLM's CPU build, as the package index gives it; the same with PyTorch's
-index of CPU wheels; else no vLLM: the transformers backend alone. Where uv is installed it comes before pip, which is
-tried if uv fails. Does nothing if nothing has changed since the last time.
+Tries in order: vLLM, if there is an NVIDIA GPU; vLLM's CPU build from the package index; the same with PyTorch's index
+of CPU wheels; the transformers backend alone, without vLLM. Where uv is installed, it tries uv first and then pip.
+Does nothing if nothing has changed since the last time.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 READY = VENV / "ready"
-"""Holds the fingerprint of what was set up, and what was chosen; the Makefile compares its date."""
+"""Holds the fingerprint of the last setup, and its choice. The Makefile compares its date."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 MEDIA = ("torchvision", "torchaudio", "torchcodec")
 EVERY_SEC = 30.0
-"""How often an installation that shows no progress bar says how far it is."""
+"""How often an installation without a progress bar prints its latest line."""
 
 
 def main() -> int:
@@ -53,19 +53,19 @@ def main() -> int:
 
 
 def fingerprint(gpu: bool) -> str:
-    """Of all that decides what is installed."""
+    """A hash of everything that decides what is installed."""
     parts = [(ROOT / "pyproject.toml").read_bytes(), Path(__file__).read_bytes(), sys.version.encode(), bytes([gpu])]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU answers."""
+    """Whether an NVIDIA GPU is present and responds."""
     tool = shutil.which("nvidia-smi")
     return tool is not None and subprocess.run([tool, "-L"], check=False, capture_output=True).stdout.startswith(b"GPU")
 
 
 def attempts(gpu: bool, uv: str | None) -> Iterator[tuple[str, list[str]]]:
-    """The installations to try one after the other: the name and the command of each."""
+    """The installations to try in turn: the name and the command of each."""
 
     def with_uv(extras: str, *arguments: str) -> list[str]:
         return [str(uv), "pip", "install", "--python", str(PYTHON), "--editable", f"{ROOT}[{extras}]", *arguments]
@@ -73,7 +73,7 @@ def attempts(gpu: bool, uv: str | None) -> Iterator[tuple[str, list[str]]]:
     def with_pip(extras: str, *arguments: str) -> list[str]:
         return [str(PYTHON), "-m", "pip", "install", "--editable", f"{ROOT}[{extras}]", *arguments]
 
-    # without a GPU uv would take torch's CUDA build, and finds no torch for vLLM's CPU build outside PyTorch's index
+    # without a GPU uv would install torch's CUDA build; only PyTorch's index has the torch for vLLM's CPU build
     torch = [] if gpu else ["--torch-backend", "cpu"]
     if gpu:
         if uv:
@@ -89,9 +89,9 @@ def attempts(gpu: bool, uv: str | None) -> Iterator[tuple[str, list[str]]]:
 
 
 def install(command: list[str]) -> str | None:
-    """Runs an installer, and returns why it failed: None if it did not.
+    """Runs an installer, and returns why it failed, or None if it succeeded.
 
-    On a terminal it shows its own progress. Elsewhere its latest line is printed now and then.
+    On a terminal the installer shows its own progress. Elsewhere its latest line is printed now and then.
     """
     if sys.stdout.isatty():
         return None if subprocess.run(command, check=False).returncode == 0 else "see above"
@@ -114,10 +114,10 @@ def install(command: list[str]) -> str | None:
 
 
 def remove_broken_media() -> None:
-    """Removes vLLM's image and sound packages where they don't fit the installed torch.
+    """Removes vLLM's image and sound packages if they don't fit the installed torch.
 
-    torchvision may come as a CUDA build beside a CPU torch; its import then fails, and with it every model import of
-    transformers. Nothing here needs these packages.
+    torchvision may come as a CUDA build beside a CPU torch. Then its import fails, and with it every model import of
+    transformers. This project does not need these packages.
     """
     code = "import importlib.util, sys\nif importlib.util.find_spec('torchvision'): import torchvision"
     if subprocess.run([str(PYTHON), "-c", code], check=False, capture_output=True).returncode:

@@ -1,4 +1,4 @@
-"""Engines that many tests share: started once, when the first test asks."""
+"""Engines that many tests share. Each starts once, when the first test asks for it."""
 
 import asyncio
 import os
@@ -16,11 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs ignore Ctrl-C, and so would tests
-os.environ.pop("COLUMNS", None)  # which pytest -n sets: tables are as wide as in a pipe
-# models this small are slower on several threads, and far slower where the cores are busy: threads wait in a loop
+    )  # jobs in a shell's background ignore Ctrl-C, and tests inherit that
+os.environ.pop("COLUMNS", None)  # pytest -n sets it; without it, tables are as wide as in a pipe
+# models this small are slower on several threads, and far slower on busy cores, where threads wait in a loop
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a pinned thread would wait for what runs on its core
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a pinned thread would wait for others on its core
 
 
 TOGETHER = {
@@ -33,12 +33,12 @@ TOGETHER = {
     "tests/verifiers/test_judges.py": "judges",
     "tests/verifiers/test_served.py": "engines",
 }
-"""Tests that share an engine or a server, by how their ids begin."""
+"""The start of a test id, and the group of tests with which it shares an engine or a server."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several workers (pytest -n) tests that share an engine run in one of them: it is started once."""
+    """With several workers (pytest -n), runs tests that share an engine in one worker, so that it starts once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def nano_engine() -> Iterator[Any]:
-    """nano-s in vLLM, with vLLM's own counters kept."""
+    """nano-s in vLLM, with vLLM's own counters on."""
     pytest.importorskip("vllm")
     from infer.generate.engine import start_engine
 
@@ -61,7 +61,7 @@ def nano_engine() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def nano_prm_engine() -> Iterator[Any]:
-    """nano-prm-s in vLLM, with vLLM's own counters kept."""
+    """nano-prm-s in vLLM, with vLLM's own counters on."""
     pytest.importorskip("vllm")
     from infer.generate.engine import start_engine
 
@@ -72,7 +72,7 @@ def nano_prm_engine() -> Iterator[Any]:
 
 @pytest.fixture
 def our_draws(nano_engine: Any) -> None:
-    """Skips where vLLM samples by itself, not as `infer.generate.sampling` does."""
+    """Skips the test where vLLM uses its own sampler and not `infer.generate.sampling`."""
     if nano_engine.describe()["device"] != "cpu":
         pytest.skip("on a GPU vLLM draws by itself")
     assert nano_engine.draws
@@ -80,7 +80,7 @@ def our_draws(nano_engine: Any) -> None:
 
 @pytest.fixture(scope="session")
 def nano_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """nano-s behind a vLLM server."""
+    """A vLLM server that serves nano-s."""
     pytest.importorskip("vllm")
     with vllm_server(checkpoint("nano-s"), tmp_path_factory.mktemp("server") / "log") as server:
         yield server

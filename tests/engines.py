@@ -9,7 +9,7 @@ from infer.generate.backends import ModelArgs
 from infer.runs.verifiers import VerifierRef
 
 TESTED: dict[str, Any] = {"dtype": "float32", "log_stats": True, "memory_fraction": 0.15, "in_process": True}
-"""Options of `start_engine`: vLLM's own counters kept, and inside the process also on a GPU."""
+"""Options of `start_engine`: keep vLLM's own counters, and run inside this process on a GPU too."""
 
 
 async def open_generator(model: str, backend: str, **args: Any) -> Generator:

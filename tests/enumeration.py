@@ -1,7 +1,7 @@
-"""Every run of a random algorithm with its probability: expectations without any sampling error.
+"""Enumerates every run of a random algorithm, with its probability: expectations without any sampling error.
 
-The algorithm asks `Choices` for each random decision. It is run again and again, each time along the next branch, until
-all branches were taken.
+The algorithm asks `Choices` for each random decision. It runs again and again, each time along the next branch, until
+all branches have been taken.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,16 +14,20 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Follows `script`, one index into the possible outcomes a decision; behind its end, the first of them."""
+    """Takes the decisions of one run.
+
+    `script` has, for each decision, the index of the outcome to take among the possible ones. After its end the first
+    possible outcome is taken.
+    """
 
     def __init__(self, script: Sequence[int] = ()) -> None:
         self._script = script
         self.taken: list[tuple[int, int]] = []
-        """For each decision, which of how many possible outcomes."""
+        """For each decision: the index of the outcome taken, and the number of possible outcomes."""
         self.probability = 1.0
 
     def pick(self, probabilities: npt.ArrayLike) -> int:
-        """An outcome: its index among the probabilities. Impossible ones are no branch."""
+        """The index of an outcome in `probabilities`. Impossible outcomes are never taken."""
         p = np.asarray(probabilities, float)
         possible = np.flatnonzero(p > 1e-14)
         branch = self._script[len(self.taken)] if len(self.taken) < len(self._script) else 0
@@ -33,7 +37,7 @@ class Choices:
 
 
 async def runs(run: Callable[[Choices], Awaitable[T]]) -> AsyncIterator[tuple[float, T]]:
-    """The probability and the result of each possible run."""
+    """Yields the probability and the result of each possible run."""
     script: list[int] | None = []
     while script is not None:
         choices = Choices(script)
@@ -51,9 +55,10 @@ def _next(taken: list[tuple[int, int]]) -> list[int] | None:
 
 
 class Uniforms:
-    """In place of a numpy generator: uniform draws, which matter only by the gap between `breaks` that they fall into.
+    """Takes the place of a numpy generator of uniform draws.
 
-    Each draw branches over the gaps, with their lengths as probabilities, and is the middle of its gap.
+    Only the gap between two `breaks` that a draw falls into may matter. So each draw branches over the gaps, with their
+    lengths as probabilities, and returns the middle of the gap.
     """
 
     def __init__(self, choices: Choices, breaks: npt.ArrayLike) -> None:
@@ -66,7 +71,7 @@ class Uniforms:
 
 
 def enumerated(resample: Callable[..., Any], choices: Choices) -> Callable[..., Any]:
-    """A resampling scheme of which every outcome is a branch; the generator that it is given is not used."""
+    """A resampling scheme that branches over its outcomes and ignores the generator passed to it."""
 
     def branching(weights: npt.NDArray[np.float64], n: int, rng: object = None) -> Any:
         ends = np.cumsum(weights)

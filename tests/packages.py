@@ -1,4 +1,4 @@
-"""A small package of somebody else's, installed for a test."""
+"""Installs a small third-party package for a test."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, group: str, entries: str, source: str = "") -> None:
-    """Puts a module `elsewhere` with this source on the path, and its entry points into a group."""
+    """Puts a module `elsewhere` with this source on the path, and registers its entry points in a group."""
     (folder / "elsewhere.py").write_text(source)
     installed = folder / "elsewhere-1.0.dist-info"
     installed.mkdir()

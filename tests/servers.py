@@ -18,19 +18,19 @@ START_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: `url` is the base URL that a client is given."""
+    """A running server. `url` is the base URL for clients."""
 
     url: str
     model: str
     process: subprocess.Popen[bytes]
 
     def metric(self, name: str) -> int:
-        """A counter of vLLM's own, summed over its labels: `vllm:generation_tokens_total` and the like."""
+        """One of vLLM's own counters, such as `vllm:generation_tokens_total`, summed over its labels."""
         lines = httpx.get(self.url.removesuffix("/v1") + "/metrics").text.splitlines()
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")))
 
     def kill(self) -> None:
-        """End the server at once, with the processes that it started."""
+        """Kills the server at once, with the processes that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -38,7 +38,7 @@ class Server:
 
 @contextmanager
 def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
-    """Serve a model in float32 on a free port of 127.0.0.1; the server's output goes to `log`."""
+    """Serves a model in float32 on a free port of 127.0.0.1. The server's output goes to `log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

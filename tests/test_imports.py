@@ -1,4 +1,4 @@
-"""The import contract can fail: a planted wrong import of each kind breaks it."""
+"""The import contract can fail: each kind of wrong import, planted on purpose, breaks it."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ ROOMS = ["strategies", "verifiers", "kernels", "evalsets"]
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's sources and its contract, without data."""
+    """Copies the package's sources and its contract, without data."""
     folder = tmp_path_factory.mktemp("copy")
     ignored = shutil.ignore_patterns("__pycache__", "checkpoints", "*.safetensors")
     for name in ["infer", *ROOMS]:

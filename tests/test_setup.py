@@ -1,4 +1,4 @@
-"""`make setup`: what it tries, with installers that are scripts: nothing is installed."""
+"""`make setup`: the installers that it tries. They are scripts here, so nothing is installed."""
 
 import importlib.util
 import os
@@ -15,9 +15,9 @@ CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 class Checkout:
-    """A copy of the script in a project of its own, whose Python, uv and nvidia-smi are scripts that note each call.
+    """A copy of the script in its own project, where Python, uv and nvidia-smi are scripts that record each call.
 
-    A call fails if its line holds one of the texts in the file `failing`.
+    A call fails if its recorded line contains one of the texts in the file `failing`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Checkout:
         self.failing()
 
     def fake(self, path: Path, name: str = "", output: str = "") -> None:
-        """A program at this path that notes how it was called, after `name`, and prints `output`."""
+        """Writes a program at this path that records `name` with its arguments, and prints `output`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"""#!{sys.executable} -S
 import sys
@@ -59,7 +59,7 @@ if any(text in line for text in open({str(self.folder / "failing")!r}).read().sp
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
     def installs(self) -> list[str]:
-        """The installers' calls, without what is the same in all."""
+        """The installers' calls, without the words that all of them share."""
         root, python = str(self.folder), str(self.folder / ".venv" / "bin" / "python")
         calls = (self.folder / "calls").read_text().splitlines() if (self.folder / "calls").exists() else []
         (self.folder / "calls").unlink(missing_ok=True)

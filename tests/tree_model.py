@@ -1,7 +1,7 @@
-"""A language model of a few trajectories and a reward model: posterior and normalizing constant by enumeration.
+"""A language model of a few trajectories, and a reward model: posterior and normalizing constant by enumeration.
 
-One token is one step: `0` and `1` each followed by a blank line, or `2`, which ends the answer. Answers end after one,
-two or three steps; some are cut off by the limit of `depth` tokens. What is random is asked of `Choices`.
+One token is one step: `0` or `1`, each followed by a blank line, or `2`, which ends the answer. Answers end after one,
+two or three steps. The limit of `depth` tokens cuts some of them off. `Choices` makes every random decision.
 """
 
 import math
@@ -22,14 +22,14 @@ END = 2
 
 
 def probabilities(prefix: Sequence[int]) -> list[float]:
-    """The model's distribution over the three tokens behind a completion so far."""
+    """The model's distribution over the three possible tokens after `prefix`, a completion so far."""
     possible = [(0, END), (1, END), (0, END)][len(prefix)]
     weights = [(0.2 + toy.hashed("token", tuple(prefix), token)) * (token in possible) for token in range(3)]
     return [weight / math.fsum(weights) for weight in weights]
 
 
 def trajectories(depth: int = 3, prefix: Tokens = (), p: float = 1.0) -> dict[Tokens, float]:
-    """All of them, with their probabilities."""
+    """All trajectories that start with `prefix`, with their probabilities."""
     if len(prefix) == depth or END in prefix:
         return {prefix: p}
     found: dict[Tokens, float] = {}
@@ -69,7 +69,7 @@ class TreeGenerator(toy.ToyGenerator):
 
 
 class TreeVerifier(toy.ToyVerifier):
-    """Scores of `score`, but zero for the steps that end the prefixes in `zero`."""
+    """Scores each step by `score`, except that the last step of each prefix in `zero` scores zero."""
 
     def __init__(self, zero: Sequence[Tokens] = ()) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs made up for tests: written as `infer solve` writes them."""
+"""Synthetic runs for tests, written as `infer solve` writes them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def solution(
     tokens: int = 10,
     level: str | None = "1",
 ) -> Solution:
-    """A solution whose candidates give these answers; each has the steps that its scores have, else two."""
+    """A solution whose candidates give these answers. A candidate has a step for each score, or two without scores."""
     scores = scores or [None] * len(answers)
     finished = finished or [True] * len(answers)
     candidates = [
@@ -75,7 +75,7 @@ def write_run(folder: Path, solutions: Sequence[Solution], aggregation: str = "l
 
 
 def random_solutions(problems: int, samples: int, seed: int = 0) -> list[Solution]:
-    """Answers 7 (right), 1, 2 or none, with scores in steps of 1/4 so that some tie."""
+    """Solutions with answers 7 (right), 1, 2 or none. Scores are multiples of 1/4, so some tie."""
     rng = np.random.default_rng(seed)
     made = []
     for index in range(problems):

@@ -1,4 +1,4 @@
-"""Curves, frontiers and allocations: against brute force, and on curves that are known."""
+"""Curves, frontiers and allocations: against brute force, and on known curves."""
 
 import json
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from tests.analysis.synthetic import random_solutions, solution, write_run
 
 
 def made(costs: list[float], accuracies: list[float], problems: int = 200) -> Outcomes:
-    """Configurations a, b, ... that solve the first so many problems, at the same cost each."""
+    """Configurations a, b, ... Each solves the first problems, as many as its accuracy says, at one cost for all."""
     names = [chr(ord("a") + index) for index in range(len(costs))]
     correct = {
         name: (np.arange(problems) < round(accuracy * problems)).astype(float)
@@ -41,7 +41,7 @@ def test_frontier_is_what_no_other_beats() -> None:
         kept = sorted(zip(best["cost"], best["accuracy"], strict=True))
         everything = list(zip(costs, accuracies, strict=True))
         beaten = {(c, a) for c, a in everything if any(d <= c and b >= a and (d, b) != (c, a) for d, b in everything)}
-        assert kept == sorted(point for point in everything if point not in beaten)  # equal ones all of them
+        assert kept == sorted(point for point in everything if point not in beaten)  # equal points are all kept
         assert set(costs) <= set(steps["cost"])
         for cost, accuracy in zip(steps["cost"], steps["accuracy"], strict=True):
             assert accuracy == max(a for c, a in everything if c <= cost)
@@ -97,12 +97,12 @@ def test_equal_cost_is_met_by_mixing_two_configurations() -> None:
     assert table["difference"][1:].tolist() == pytest.approx(expected)
     assert (table["low"] <= table["difference"])[1:].all()
     assert (table["difference"] <= table["high"])[1:].all()
-    falling = made([10, 20, 30, 20], [0.4, 0.2, 0.6, 0.4])  # b is passed over: its cost buys what a gives
+    falling = made([10, 20, 30, 20], [0.4, 0.2, 0.6, 0.4])  # b is skipped: a is cheaper and better
     assert at_equal_cost(falling, ["a", "b", "c"], ["d"], [20, 25])["difference"].tolist() == pytest.approx([0, -0.1])
 
 
 def test_paired_bands_are_narrower_than_the_sum_of_both() -> None:
-    """The same problems are hard for both: the difference is known far better than either accuracy."""
+    """The same problems are hard for both, so the difference is known far better than either accuracy."""
     rng = np.random.default_rng(2)
     hard = rng.random(400) < 0.5
     flips = rng.random(400) < 0.02

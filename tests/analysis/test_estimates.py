@@ -21,7 +21,7 @@ DRAWS = 2000
     [(100, 1, 1, 1), (500, 1, 8, 2), (30, 4, 2, 2), (100, 3, 0.5, 0.5), (50, 8, 5, 5), (100, 5, 6, 1)],
 )
 def test_coverage_of_accuracy(problems: int, seeds: int, a: float, b: float) -> None:
-    """Problems of random difficulty, several runs of each: 93 to 97% of the intervals hold the mean difficulty."""
+    """With several runs of problems of random difficulty, 93 to 97% of the intervals contain the mean difficulty."""
     rng = np.random.default_rng(0)
     ids = np.repeat(np.arange(problems), seeds)
     covered = 0
@@ -49,7 +49,7 @@ def wilson_of(correct: int, total: int) -> tuple[float, float]:
 
 
 def test_coverage_of_uneven_clusters_when_values_weigh_the_same() -> None:
-    """The ratio estimator: problems with many values count for more."""
+    """With the ratio estimator, problems with many values count for more."""
     rng = np.random.default_rng(1)
     sizes = np.repeat([1, 2, 4, 8], 25)
     difficulty = np.repeat([0.2, 0.4, 0.6, 0.8], 25)
@@ -74,12 +74,12 @@ def test_coverage_of_means_and_of_the_bootstrap() -> None:
         low, high = percentiles(weights @ costs)
         bootstrap += low <= 100 <= high
     assert 0.93 <= student / DRAWS <= 0.97
-    assert 0.925 <= bootstrap / DRAWS <= 0.97  # percentiles of a skewed mean are a little short
+    assert 0.925 <= bootstrap / DRAWS <= 0.97  # intervals from percentiles of a skewed mean are a little short
 
 
 @pytest.mark.parametrize("weigh", ["problems", "values"])
 def test_one_run_of_each_problem_has_wilsons_interval(weigh: Literal["problems", "values"]) -> None:
-    """What `infer show` says of a run is what `infer report` says of it."""
+    """`infer show` and `infer report` give the same interval for a run."""
     for correct, total in ((69, 80), (1, 3), (430, 500), (1900, 2000), (0, 30), (30, 30)):
         estimate = share(np.arange(total) < correct, np.arange(total), weigh=weigh)
         assert (estimate.low, estimate.high) == pytest.approx(wilson(correct, total), abs=1e-12)
@@ -87,7 +87,7 @@ def test_one_run_of_each_problem_has_wilsons_interval(weigh: Literal["problems",
 
 @pytest.mark.parametrize(("problems", "chance"), [(20, 0.5), (50, 0.85), (80, 0.9), (300, 0.97)])
 def test_coverage_of_one_run_of_each_problem(problems: int, chance: float) -> None:
-    """Exact, summed over all counts: Wilson's interval is a little off for single numbers of problems."""
+    """The coverage is exact, summed over all counts. Wilson's is a little off for some numbers of problems."""
     from scipy.stats import binom
 
     counts = np.arange(problems + 1)
@@ -111,7 +111,7 @@ def test_what_is_missing_is_counted_and_left_out() -> None:
     assert math.isnan(nothing.mean)
     assert (nothing.low, nothing.high, nothing.missing) == (0, 1, 1)
     assert mean([3.0], ["a"]).high == math.inf
-    same = share(np.full(30, 1 / 3), np.arange(30))  # no spread but for rounding
+    same = share(np.full(30, 1 / 3), np.arange(30))  # no spread except for rounding
     assert same.high - same.low > 0.2
 
 
@@ -126,7 +126,7 @@ def test_accuracy_by_columns(tmp_path: Path) -> None:
 
 
 def test_paired_differences(tmp_path: Path) -> None:
-    """Against Bonett and Price's formula on the counts, and the exact McNemar test's."""
+    """The difference has Bonett and Price's interval on the counts, and the p-value of the exact McNemar test."""
     rng = np.random.default_rng(3)
     first, second = rng.random(40) < 0.4, rng.random(40) < 0.6
     paths = []

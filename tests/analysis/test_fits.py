@@ -1,4 +1,4 @@
-"""Fits: the published ParScale law from its published losses, known curves, other implementations' intervals."""
+"""Fits: the ParScale law from its published losses, known curves, and other implementations' intervals."""
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def test_parscale_fit_recovers_the_papers_law(dataset: str) -> None:
 
 
 def test_parscale_fit_predicts_what_the_authors_calculator_says() -> None:
-    """Their page (https://parscale-parallel-scaling-law.hf.space) for Stack-V2-Python, 2.8B parameters, P = 4."""
+    """The page is https://parscale-parallel-scaling-law.hf.space, for Stack-V2-Python, 2.8B parameters and P = 4."""
     table = parscale_losses()
     part = table[table["dataset"] == "stack-v2-python"]
     law = fit(PARSCALE, [part["parameters"], part["streams"]], part["loss"])
@@ -69,7 +69,7 @@ def test_saturating_law_is_recovered() -> None:
 
 
 def test_a_saturating_law_ends_at_all_problems_solved() -> None:
-    """A curve that does not bend yet: the scatter would have it end far above 1."""
+    """The curve does not bend yet, so a fit without a bound would let it end far above 1."""
     cost = np.geomspace(10, 1e4, 8)
     found = fit(SATURATING, cost, 0.1 + 0.2 * np.log10(cost))
     assert 0.9 < found.parameters["top"] <= 1
@@ -77,12 +77,12 @@ def test_a_saturating_law_ends_at_all_problems_solved() -> None:
     assert found.r2 > 0.95
     rows = 0.1 + 0.2 * np.log10(cost) + np.random.default_rng(3).normal(0, 0.02, (20, 8))
     assert fit(SATURATING, cost, rows[0], replicates=rows).intervals["top"][1] <= 1
-    solved = fit(SATURATING, cost, np.append(1 - (2 / cost[:-1]) ** 0.8, 1.0))  # a point at the end itself
+    solved = fit(SATURATING, cost, np.append(1 - (2 / cost[:-1]) ** 0.8, 1.0))  # the last point is at the end itself
     assert solved.parameters["top"] == pytest.approx(1, abs=1e-3)
 
 
 def test_what_is_positive_has_a_positive_interval() -> None:
-    """The scale of a curve that saturates at once is known to an order of magnitude."""
+    """The scale of a curve that saturates at once is known only to an order of magnitude."""
     cost = np.geomspace(50, 5e4, 8)
     noise = np.random.default_rng(0).normal(0, 0.02, 8)
     found = fit(SATURATING, cost, 0.8 - (5 / cost) ** 0.6 + noise)
@@ -95,7 +95,7 @@ def test_what_is_positive_has_a_positive_interval() -> None:
 
 
 def test_intervals_from_replicates_and_from_resampled_points() -> None:
-    """Points that all shift together: their scatter says nothing of it, the replicates do."""
+    """All points shift together. Their scatter does not show that, but the replicates do."""
     rng = np.random.default_rng(1)
     cost = np.geomspace(10, 1e4, 6)
     line = 0.1 + 0.15 * np.log10(cost)
@@ -112,7 +112,7 @@ def test_intervals_from_replicates_and_from_resampled_points() -> None:
 
 
 def test_a_curve_is_as_uncertain_as_its_problems() -> None:
-    """One set of problems decides all points: the line's height has the standard error of their mean."""
+    """All points come from one set of problems, so the line's height has the standard error of the problems' mean."""
     rng = np.random.default_rng(2)
     hard = rng.random(300) < 0.5
     costs = np.geomspace(10, 1000, 4)

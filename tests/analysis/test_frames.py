@@ -1,4 +1,4 @@
-"""Reading runs: against the solutions that were written, torn and foreign files, the side file's freshness."""
+"""Reading runs: frames against the written solutions, torn and foreign files, and when the side file is fresh."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
     solutions[3] = solution("p3", ["7", "007", "1,000", None], scores=[[0.5], None, [], [0.1, 0.9]], chosen=1)
     solutions[4] = solution("p4", [], chosen=None, reference=None, level=None)
     folder = write_run(tmp_path / "a", solutions, aggregation="min")
-    for runs in (read([folder]), read([folder]), read([folder], cache=False)):  # first, from the side file, neither
+    for runs in (read([folder]), read([folder]), read([folder], cache=False)):  # parsed, from side file, without one
         problems = runs.problems
         assert problems["problem_id"].tolist() == [one.problem_id for one in solutions]
         assert problems["samples"].tolist() == [len(one.candidates) for one in solutions]
@@ -78,7 +78,7 @@ def test_labels_name_what_varies_among_runs_of_a_strategy() -> None:
     more = {**base, "options": {"n": 2, "choose": "prm"}}
     assert labels([base, {**base, "seed": 1}, more]) == ["s n=1", "s n=1", "s n=2"]
     assert labels([base, {"strategy": "t"}]) == ["s", "t"]
-    assert labels([base, {**base, "template": {"user": "other"}}]) == ["s", "s"]  # one lacks it: an older version
+    assert labels([base, {**base, "template": {"user": "other"}}]) == ["s", "s"]  # an older version's run has none
     first, second = ({**base, "template": {"user": text}} for text in "ab")
     assert labels([first, second, first]) == ["s", "s (2)", "s"]
 
@@ -191,7 +191,7 @@ def test_any_count_of_usage_is_a_unit(tmp_path: Path) -> None:
     runs = read([folder])
     assert runs.cost("flops").tolist() == [5, 3e20]
     for unit, known in (("memory_kv", 7), ("dollars", 0.25), ("price", 2)):
-        assert runs.cost(unit).isna().tolist() == [True, False]  # what is not known is not zero
+        assert runs.cost(unit).isna().tolist() == [True, False]  # unknown is not zero
         assert runs.cost(unit)[1] == known
     assert runs.cost("tokens").tolist() == [line["usage"]["generated"] for line in lines]
     with pytest.raises(UserError, match="do not count 'flop': did you mean flops"):
@@ -204,6 +204,6 @@ def test_any_count_of_usage_is_a_unit(tmp_path: Path) -> None:
 
 
 async def test_reading_inside_a_running_loop(tmp_path: Path) -> None:
-    """As in a notebook."""
+    """Reading works inside a running event loop, as in a notebook."""
     folder = write_run(tmp_path / "a", [solution("p", ["7", "1", "7"])])
     assert read([folder]).candidates()["group"].tolist() == [0, 1, 0]

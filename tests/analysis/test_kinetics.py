@@ -1,4 +1,4 @@
-"""Kinetics' trace format, as its README and its own script describe it."""
+"""Kinetics' trace format, as its README and its script describe it."""
 
 import json
 import math
@@ -48,14 +48,14 @@ def test_samples_of_a_query_are_a_pool(tmp_path: Path, key: str) -> None:
     assert at_k(runs, "majority", [3])[3].tolist() == [1, 0]
     assert sampled(runs, ["pass"], [1, 2]).cost.loc["AIME24-0"].tolist() == [2, 4]
     with pytest.raises(UserError, match="no problem was graded"):
-        outcomes(runs)  # nobody chose an answer
+        outcomes(runs)  # the traces choose no answer
 
 
 def test_scores_of_one_count_as_a_hundred(tmp_path: Path) -> None:
     runs = read_kinetics(write(tmp_path / "a.jsonl", [("q", "x", 1.0), ("q", "y", 0.0)]))
     assert runs.candidates()["correct"].tolist() == [1, 0]
     with pytest.raises(UserError, match="do not count 'tokens'"):
-        runs.cost()  # nobody counted them
+        runs.cost()  # the traces do not count them
 
 
 def test_torn_and_foreign_files(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_torn_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_traces_stand_beside_runs(tmp_path: Path) -> None:
-    """The same frames, so the same tables."""
+    """Traces give the same frames as runs, so the same tables."""
     traces = sampled(read_kinetics(write(tmp_path / "set" / "a.jsonl", ROWS), count_tokens=len), ["pass"], [1])
     runs = sampled(read([write_run(tmp_path / "run", random_solutions(2, 3))]), ["pass"], [1])
     runs = Outcomes(runs.correct.set_axis(traces.correct.index), runs.cost.set_axis(traces.cost.index), runs.unit)

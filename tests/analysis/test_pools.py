@@ -1,4 +1,4 @@
-"""What k of n samples give: against enumeration of all subsets, and against simulation."""
+"""Results of k of n samples: against enumeration of all subsets, and against simulation."""
 
 import itertools
 import math
@@ -23,7 +23,10 @@ def enumerate_subsets(n: int, k: int, value: Callable[[Sequence[int]], float]) -
 
 
 def winners_share(votes: dict[int, float], members: dict[int, list[int]], correct: Array) -> float:
-    """A uniformly drawn leading class's share of right members among those in the subset; 0 where nobody votes."""
+    """The share of right members in the leading class, averaged over tied classes; 0 without votes.
+
+    `members` has only samples of the subset.
+    """
     if not votes:
         return 0.0
     top = max(votes.values())
@@ -61,7 +64,7 @@ def best(correct: Array, score: Array) -> Callable[[Sequence[int]], float]:
 
 
 def pools(count: int) -> list[tuple[Array, Array, Array]]:
-    """Small pools, with ties, silent samples, missing scores, and classes of which only some members are right."""
+    """Small pools with ties, samples without an answer, missing scores, and classes in which only some are right."""
     rng = np.random.default_rng(1)
     made = []
     for index in range(count):
@@ -102,7 +105,7 @@ def test_weighted_votes_are_those_of_all_subsets_within_the_error_of_resampling(
         found = weighted_at_k(correct[None], group[None], score[None], ks, draws=draws, rng=rng)[0]
         off += [found[k - 1] - enumerate_subsets(n, k, vote(correct, group, score)) for k in ks]
         assert np.isnan(found).all() == np.isnan(score).all()
-        assert not abs(off[-n]) > 1e-12  # one sample alone: exact
+        assert not abs(off[-n]) > 1e-12  # for one sample it is exact
     assert np.nanmax(np.abs(off)) < 5 * 0.5 / math.sqrt(draws)  # five standard errors at most
     assert abs(np.nanmean(off)) < 4 * 0.5 / math.sqrt(draws * 25)
 
@@ -127,7 +130,7 @@ def test_many_pools_at_once_are_the_same_as_each_alone() -> None:
 
 
 def test_large_pools_do_not_overflow() -> None:
-    """64 of 1,200: right for 55% of the samples, one wrong answer for the rest: a hypergeometric tail."""
+    """Of 1,200 samples 55% are right, and the rest share one wrong answer: a hypergeometric tail for k = 63 and 64."""
     from scipy.stats import hypergeom
 
     n, right = 1200, 660
@@ -163,7 +166,7 @@ def test_ungraded_problems_are_not_a_number(tmp_path: Path) -> None:
 
 
 def test_the_whole_pool_chooses_as_the_strategy_did(tmp_path: Path) -> None:
-    """All n of n: unfinished candidates have no vote, and the best score is the best score."""
+    """For k = n, unfinished candidates do not vote and the best score wins, as in the strategy."""
     scores = [[0.2], [0.9], [0.3], [0.3]]
     one = solution("a", ["7", "1", "7", "1"], scores=scores, finished=[True, False, True, True])
     runs = read([write_run(tmp_path / "a", [one])])
@@ -173,7 +176,7 @@ def test_the_whole_pool_chooses_as_the_strategy_did(tmp_path: Path) -> None:
 
 
 def test_one_sample_alone_gives_the_same_however_it_is_chosen(tmp_path: Path) -> None:
-    """What is cut off has no vote, and here is wrong as well."""
+    """Samples that were cut off have no vote, and here they are wrong as well."""
     solutions = random_solutions(40, 8)
     cut_off = {"finished": False, "answer": None}
     candidates = [one.model_copy(update=cut_off) for one in solutions[0].candidates[:3]]
@@ -185,7 +188,7 @@ def test_one_sample_alone_gives_the_same_however_it_is_chosen(tmp_path: Path) ->
 
 
 def test_without_any_score_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
-    """A run with scores beside one without; what was scored but cut off all the same is a failure, not missing."""
+    """A run without scores gives NaN beside one with scores. A pool that was scored but cut off gives a number."""
     scored = [solution("a", ["7", "1"], scores=[[0.9], [0.1]], finished=[done, done]) for done in (True, False)]
     scored[1] = scored[1].model_copy(update={"problem_id": "b"})
     voted = [solution("a", ["7", "1"]), solution("b", ["7", "7"])]
@@ -220,7 +223,7 @@ def test_powers() -> None:
 
 @pytest.mark.parametrize("how", ["pass", "best", "majority"])
 def test_coverage_of_what_k_samples_give(how: str) -> None:
-    """Pools of 8 samples, 100 problems, success rates from Beta(2, 2); the truth is a moment of that law.
+    """There are 100 problems with pools of 8 samples. Success rates p follow Beta(2, 2), so the truths are moments.
 
     pass@4: 1 - E[(1 - p)^4]. majority@3 of two answers: E[3 p^2 - 2 p^3]. best-of-2, with scores N(1, 1) if right and
     N(0, 1) if wrong: E[p^2] + 2 E[p (1 - p)] P(N(1, 2) > 0).
@@ -229,7 +232,7 @@ def test_coverage_of_what_k_samples_give(how: str) -> None:
 
     draws, problems, n = 2000, 100, 8
     rng = np.random.default_rng(5)
-    square, cube, fourth = 0.3, 0.2, 1 / 7  # moments of Beta(2, 2); p and 1 - p alike
+    square, cube, fourth = 0.3, 0.2, 1 / 7  # moments of Beta(2, 2), of p and of 1 - p
     right = (rng.random((draws * problems, n)) < rng.beta(2, 2, (draws * problems, 1))).astype(float)
     match how:
         case "pass":

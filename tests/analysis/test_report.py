@@ -1,4 +1,4 @@
-"""The report: self-contained, with the numbers of the estimators, and for whatever runs it is given."""
+"""The report: it is self-contained, has the estimators' numbers, and works for any runs."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ PICTURES = {"curves", "frontier", "samples", "levels", "calibration", "lengths",
 
 
 class Page(HTMLParser):
-    """The tags that are open, to find one that is not closed; everything that names another file."""
+    """A parsed page: open tags, to find one that is never closed, links to other files, and texts."""
 
     VOID = frozenset({"meta", "br", "img", "hr", "link"})
 
@@ -82,7 +82,7 @@ def test_the_page_is_whole_and_needs_nothing_else(paths: list[Path], written: li
     assert not re.search(r"@import|url\((?!#)", text)
     assert text.count("<svg") == len(PICTURES)
     ids = re.findall(r'<clipPath id="([^"]+)"', text)
-    assert len(ids) == len(set(ids))  # one picture's clipping must not be another's
+    assert len(ids) == len(set(ids))  # pictures must not share a clip path
     shown = " ".join(page.texts)
     table = accuracy(read(paths))
     for name, row in table.iterrows():
@@ -107,7 +107,7 @@ def test_pictures_and_tables_on_request(written: list[Path]) -> None:
             assert len(pd.read_csv(io.BytesIO(content))) > 0
     points = pd.read_csv(io.BytesIO(files["report-curves.csv"])).set_index("configuration")
     assert points.loc["best-of-n n=4", "cost"] == 0.5
-    assert b"seconds per problem" in files["report-curves.svg"]  # beside the letters' outlines
+    assert b"seconds per problem" in files["report-curves.svg"]  # as text, besides the outlines of the letters
 
 
 def test_the_summary(paths: list[Path]) -> None:
@@ -123,7 +123,7 @@ def test_the_summary(paths: list[Path]) -> None:
 
 
 def reasons(page: Path) -> dict[str, str]:
-    """Why which pictures are not shown."""
+    """For each picture that is not shown, the reason."""
     return dict(re.findall(r'<h3>([^<]*)</h3><p class="none">Not shown: ([^<]*)\.</p>', page.read_text()))
 
 
@@ -201,7 +201,7 @@ def test_the_names_of_levels_do_not_overlap(names: list[str], count: int) -> Non
     figure.draw_without_rendering()
     (axes,) = figure.axes
     labels = [label for label in axes.get_xticklabels() if label.get_text()]
-    if labels[0].get_rotation():  # parallel lines: as far apart as a line is high
+    if labels[0].get_rotation():  # slanted labels are at least a line's height apart
         step = (axes.transData.transform((1, 0)) - axes.transData.transform((0, 0)))[0]
         assert step * np.sin(np.radians(30)) > float(labels[0].get_fontsize()) * figure.dpi / 72
     else:

@@ -1,4 +1,4 @@
-"""Judging stored solutions again: against the strategies' own choice, and with a verifier whose scores are known."""
+"""Rescoring stored solutions: against the strategies' own choice, and with a verifier whose scores are known."""
 
 import asyncio
 import io
@@ -63,7 +63,7 @@ class Lengths:
 
 
 class Short(Lengths):
-    """Takes one step."""
+    """A `Lengths` whose context has room for one step only."""
 
     async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
         if len(steps) > 1:
@@ -88,7 +88,7 @@ async def test_without_anything_new_nothing_changes() -> None:
 @pytest.mark.parametrize("how", ["prm", "majority", "weighted", "logprob"])
 @pytest.mark.parametrize("aggregation", ["last", "min", "prod", "mean"])
 async def test_the_choice_is_the_one_that_a_search_would_make(how: Choice, aggregation: Aggregation) -> None:
-    """`choose` on nodes with the same texts and scores, some of them unfinished, some without a score."""
+    """Rescoring chooses as `choose` does on equal nodes, some of them unfinished, some without a score."""
     async with Mathematics("exact") as checker:
         for seed in range(12):
             stored = random_solutions(1, 5, seed)[0]
@@ -137,7 +137,7 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
     assert candidates["chosen"][:3].tolist() == [index == best for index in range(3)]
     problem = runs.problems.iloc[0]
     assert (problem["passes"], problem["verifier_prefill"], problem["correct"]) == (3, 3, float(best == 1))
-    assert math.isnan(problem["eflops"])  # of a verifier whose sizes are not known
+    assert math.isnan(problem["eflops"])  # the verifier's sizes are not known
 
 
 async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> None:
@@ -170,11 +170,11 @@ async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:
         assert first.usage.verifier_prefill == second.usage.verifier_prefill > 0
         assert first.usage.generated == original.usage.generated
         assert first.usage.eflops is not None
-        assert second.usage.eflops is None  # the first one's share is not told apart
+        assert second.usage.eflops is None  # the first verifier's share is not stored separately
 
 
 async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> None:
-    """FLOPs are known, eFLOPs and device time no more."""
+    """FLOPs are still known, but eFLOPs and device time are not."""
     texts = problems(**{f"p{index}": "7" for index in range(3)})
     first = await collect(random_solutions(3, 2), verifier=toy.ToyVerifier(), problems=texts)
     folder = write_run(tmp_path / "a", first)
@@ -191,7 +191,7 @@ async def test_a_run_judged_by_a_second_verifier_is_shown(tmp_path: Path) -> Non
 
 
 async def test_a_run_judged_again_twice_stays_as_it_was_judged_first(tmp_path: Path) -> None:
-    """0.9, 0.1 or 0.4, 0.4: the first by its mean, the second by its least."""
+    """The mean chooses the first candidate, with scores 0.9 and 0.1. The minimum chooses the second, with 0.4 twice."""
     folder = write_run(tmp_path / "a", [solution("p", ["1", "7"], scores=[[0.9, 0.1], [0.4, 0.4]], chosen=1)])
     async with Mathematics() as checker:
         await rescore_run(folder, tmp_path / "mean", checker, aggregation="mean", choose="prm")
@@ -215,7 +215,7 @@ async def test_a_run_that_has_nothing_to_choose_by_is_refused(choose: Choice, tm
         with pytest.raises(UserError, match=f"a has no {what} to choose by"):
             await rescore_run(folder, tmp_path / "b", checker, choose=choose)
         assert not (tmp_path / "b").exists()
-        if choose != "logprob":  # scores come with a verifier, and those of one problem are enough
+        if choose != "logprob":  # a verifier gives scores, and stored scores of one problem are enough
             texts = problems(p="why?", q="why?")
             await rescore_run(folder, tmp_path / "b", checker, choose=choose, verifier=Lengths(), problems=texts)
             write_run(folder, [solution("r", ["7"], scores=[[0.5]])], prm=None)
@@ -263,7 +263,7 @@ async def test_rescored_runs_are_configurations_of_their_own(tmp_path: Path) -> 
 
 
 class Noting(Mathematics):
-    """Has a note on the answer 1, and needs the problem's text."""
+    """Gives a note for the answer 1, and needs the problem's text."""
 
     async def grade(self, problem: Problem, answer: str) -> Verdict:
         assert problem.prompt == "one"
@@ -366,14 +366,14 @@ async def test_a_tree_is_scored_as_its_search_scored_it(tmp_path: Path) -> None:
 
     await rescore_tree(tree, search.problem, ShortToy(), setting.delimiter, pricing=setting.pricing)
     assert {node.scores is None for node in nodes} == {True, False}
-    for node in nodes:  # the second step and all behind it
+    for node in nodes:  # the second step and all after it
         deep = node.parent is not None and node.parent.parent is not None and "\n\n" in node.parent.text
         assert not deep or node.scores is None
 
 
 @pytest.fixture
 def solved(tmp_path: Path) -> Path:
-    """A run of four problems."""
+    """A run of four solved problems."""
     folder = tmp_path / "a"
     words = ["solve", "--strategy", "astar", "--limit", "4", "--backend", "transformers", "--run", str(folder)]
     assert run(words) == 0
@@ -382,7 +382,7 @@ def solved(tmp_path: Path) -> Path:
 
 @pytest.mark.models
 async def test_the_same_reward_model_gives_the_stored_scores_again(solved: Path, tmp_path: Path) -> None:
-    """Solved and scored by `infer solve`, then scored from what is stored: step by step and all at once are equal."""
+    """Scores from `infer solve`, step by step, equal scores computed at once from the stored solutions."""
     from tests.engines import open_verifier
 
     verifier = await open_verifier("nano-prm-s", "transformers")
@@ -394,7 +394,7 @@ async def test_the_same_reward_model_gives_the_stored_scores_again(solved: Path,
     scores = runs.candidates(["score_mean", "chosen"])
     half = len(scores) // 2
     first, again = scores["score_mean"][:half].to_numpy(), scores["score_mean"][half:].to_numpy()
-    known = first == first  # A* scores one of several equal steps
+    known = first == first  # of several equal steps A* scores one
     assert known.sum() >= 4
     assert again[known].tolist() == pytest.approx(first[known].tolist(), abs=1e-4)
     assert scores["chosen"][:half].tolist() == scores["chosen"][half:].tolist()

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what is wrong gets one line that names the thing and the fix."""
+"""The command line as a user meets it. An error is one line that names the thing and the fix."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.servers import Server
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on standard error of a command that ends with exit code 2 and prints nothing else."""
+    """Runs a command that must exit with 2 and print one line, on standard error. Returns that line."""
     code = run(list(arguments))
     captured = capsys.readouterr()
     assert code == 2, captured
@@ -130,7 +130,7 @@ def test_bad_problem_files(
 ) -> None:
     path = tmp_path / "problems.jsonl"
     if content is not None:
-        # ids differ unless the case is about ids
+        # ids differ, except in cases about ids
         path.write_text(content)
     line = refused(capsys, "solve", "--on", str(path))
     assert "problems.jsonl" in line
@@ -196,7 +196,7 @@ main()
 
 @asynccontextmanager
 async def toys(plan: Plan, machine: Machine, *, with_verifier: bool) -> AsyncIterator[Models]:
-    """What `open_models` would load."""
+    """Stands in for `open_models`, with toy models."""
     async with Mathematics() as checker:
         yield Models(ToyGenerator(), ToyVerifier() if with_verifier else None, checker)
 
@@ -208,7 +208,7 @@ def solved(run_folder: Path) -> list[str]:
 def test_only_problems_that_were_asked_for_count_as_solved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Solutions come in any order: after an interruption the first problems may be missing and later ones be there."""
+    """Solutions come in any order, so after an interruption first problems may be missing while later ones exist."""
     monkeypatch.setattr("infer.cli.solve.open_models", toys)
     common = ["solve", "--run", str(tmp_path), "--json"]
     assert run([*common, "--limit", "4"]) == 0
@@ -262,7 +262,7 @@ def test_the_key_of_a_reward_models_server(
 
 
 class Done(NamedTuple):
-    """A command that came to its end."""
+    """The exit code and output of a finished command."""
 
     code: int
     out: str
@@ -270,7 +270,7 @@ class Done(NamedTuple):
 
 
 def solve(capfd: pytest.CaptureFixture[str], *arguments: str) -> Done:
-    """`infer solve` in this process."""
+    """Runs `infer solve` in this process."""
     capfd.readouterr()
     return Done(run(["solve", *arguments]), *capfd.readouterr())
 
@@ -305,7 +305,7 @@ def test_solve_resume_and_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 @pytest.mark.models
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])
 def test_unusual_models_and_problems(tmp_path: Path, backend: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """A tokenizer without a chat template, a tiny budget, a prompt beyond the context."""
+    """A missing chat template, a tiny budget and a prompt beyond the context are all reported clearly."""
     model = tmp_path / "model"
     shutil.copytree(checkpoint("nano-xs"), model)
     (model / "chat_template.jinja").unlink()
@@ -329,7 +329,7 @@ def test_unusual_models_and_problems(tmp_path: Path, backend: str, capfd: pytest
 
 @pytest.fixture
 def broken_model(tmp_path: Path) -> str:
-    """A checkpoint whose weights are cut off."""
+    """A checkpoint with a truncated weights file."""
     model = tmp_path / "model"
     shutil.copytree(checkpoint("nano-xs"), model)
     weights = model / "model.safetensors"
@@ -378,7 +378,7 @@ def test_the_last_error_that_engines_told(tmp_path: Path) -> None:
     cause = "ValueError: Free memory (3.2/79.1 GiB) is less than desired"
     refers = f"{prefix}RuntimeError: It failed. See root cause above."
     assert told(f"{prefix}    raise ValueError(", prefix + cause, refers, "Process EngineCore:") == cause
-    # a run that goes on: what it said before is of no interest
+    # the log of a resumed run: errors from before are not reported
     assert told("(EngineCore pid=627) INFO 11-26 14:46:35 [core.py:133] no Error: here", refers) is None
     assert (
         told("Traceback", "safetensors_rust.SafetensorError: header too large") == "SafetensorError: header too large"
@@ -399,7 +399,7 @@ def test_ctrl_c_keeps_what_is_solved_and_says_how_to_go_on(tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # what a shell starts in the background ignores it, tests as well, and so do their children
+        # jobs in a shell's background ignore Ctrl-C, and so do tests run there and their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     solutions = folder / "solutions.jsonl"

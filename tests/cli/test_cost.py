@@ -1,4 +1,4 @@
-"""`infer cost`: what a strategy's options say it samples."""
+"""`infer cost`: the samples that it counts for a strategy's options."""
 
 import json
 
@@ -13,7 +13,7 @@ from infer.strategies import find, names
 
 
 def decoded(capsys: pytest.CaptureFixture[str], *arguments: str) -> int:
-    """Tokens of trajectories of 100 tokens, as `infer cost` counts them."""
+    """The decoded tokens that `infer cost` counts for trajectories of 100 tokens."""
     assert run(["cost", "--tokens", "100", *arguments, "--json"]) == 0
     rows = {row["part"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     return int(rows["generator decode"]["tokens"])
@@ -53,7 +53,7 @@ def test_shapes_of_the_strategies_as_they_are_configured() -> None:
 
     assert shape("beam", "n=12", "width=3") == shape("dvts", "n=12", "width=3") == Shape(4, 3)
     assert shape("best-of-n", "n=4", "level=step") == Shape(1, 4)
-    # as many samples as the budget allows, or as many as the results ask for
+    # unknown in advance: as many samples as the budget allows, or as the results require
     assert shape("best-of-n") is shape("self-consistency") is None
     assert shape("best-of-n", "n=4", "choose=tournament") is shape("beam", "lookahead=1") is None
     declared = {name for name in names() if shape(name, *(["n=4"] if "n" in find(name).options.model_fields else []))}

@@ -1,4 +1,4 @@
-"""What is shown: tallies, intervals, the progress, the summary for people and machines, and one solution."""
+"""Output: tallies, intervals, progress, the summary for people and for machines, and a single solution."""
 
 import io
 import json
@@ -167,7 +167,7 @@ def test_the_summary_for_machines() -> None:
         "device_seconds": 0.0075,
         "dollars": 0.0015,
         "wall_seconds": 2.0,
-        "generated_tokens_per_second": 1500.0,  # this session's alone
+        "generated_tokens_per_second": 1500.0,  # of this session only
         "run": "runs/first",
     }
     assert list(shown["levels"]) == ["2", "10"]
@@ -214,7 +214,7 @@ def summary(counts: Tally, seconds: float = 3725.0, **more: Any) -> str:
 
 
 def rows(text: str) -> dict[str, tuple[str, str]]:
-    """Label to number and remark."""
+    """The rows of a summary: each label with its number and its remark."""
     parts = [re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in text.splitlines()]
     return {label: (rest[0] if rest else "", rest[1] if len(rest) > 1 else "") for label, *rest in parts}
 

@@ -57,7 +57,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "as_json": (["--json"], True),
     "debug": (["--debug"], True),
 }
-"""For each field words on the command line, and the value that they mean."""
+"""For each field: words on the command line, and the value that they set."""
 
 
 def option(field: str) -> str:
@@ -65,7 +65,7 @@ def option(field: str) -> str:
 
 
 def shown(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """A command's help as one line of text for each option and argument, by its name."""
+    """A command's help: for each option or argument, by name, its help as one line of text."""
     monkeypatch.setenv("COLUMNS", "160")
     assert run([command, "--help"]) == 0
     text = re.sub("[│╭╮╰╯─]+", " ", capsys.readouterr().out)
@@ -81,7 +81,7 @@ def test_the_help_shows_each_field_with_its_default(
     for model in (Job, Machine, RunOptions):
         for name, field in model.model_fields.items():
             if command != "solve" and name in ("question", "options", "strategy"):
-                continue  # a grid has evaluation sets only, and names its strategies with their options
+                continue  # a grid takes no question, and each --strategy includes its options
             said = help_of["question" if name == "question" else option(name)]
             assert field.description is not None
             assert " ".join(field.description.split()) in said
@@ -104,7 +104,7 @@ def test_no_command_restates_a_default(command: Any) -> None:
 
 @pytest.fixture
 def caught(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Collects the arguments that the command line passes on. Nothing is run."""
+    """Collects the arguments that the command line passes on, and runs nothing."""
     found: dict[str, Any] = {}
 
     def plan(job: Job) -> Any:
@@ -143,7 +143,7 @@ def test_each_option_sets_its_field_and_no_other(caught: dict[str, Any]) -> None
             words, value = GIVEN[name]
             grid = ["compare", "-s", "greedy"] if model is not Job else ["solve"]
             run([*grid, *words])
-            if model is Job or name != "debug":  # --debug raises what solve would say
+            if model is Job or name != "debug":  # --debug raises the error that solve would print
                 assert caught[key] == model(**{name: value}), name
     assert all(not isinstance(value, str) for value in (caught["machine"].concurrency, caught["how"].limit))
 

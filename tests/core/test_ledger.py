@@ -1,4 +1,4 @@
-"""The ledger: units as rows of one table, budgets read and written, reservations that never overdraw."""
+"""The ledger: units are rows of one table, budgets are read and written, and reservations never overdraw."""
 
 import asyncio
 import random
@@ -59,7 +59,7 @@ def test_every_unit_reads_its_own_suffix() -> None:
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 async def test_a_new_unit_is_one_row(name: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Joules: device time at 700 watts. Every strategy keeps to a budget of them."""
+    """A unit of joules, device time at 700 watts, is one row. Every strategy then keeps a budget of joules."""
     joules = Unit(
         "joules",
         "j",
@@ -74,7 +74,7 @@ async def test_a_new_unit_is_one_row(name: str, options: list[str], monkeypatch:
 
 
 class Sandbox(toy.ToyVerifier):
-    """Runs two programs for each score, or one where the text is short: that is known only afterwards."""
+    """Runs two programs for each score, or one for a short step. The number is known only afterwards."""
 
     executions = 0
 
@@ -112,7 +112,7 @@ async def test_a_budget_of_program_executions_holds(name: str, options: list[str
 
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
 async def test_concurrent_reservations_never_overdraw(unit: str) -> None:
-    """Random calls that take less than they reserved, some of them cancelled: after each of them the sum is kept."""
+    """Random calls take less than they reserved, and one worker is cancelled. The budget is never overdrawn."""
     whole = Call(toy.SPEC, 5, 0, 12)
     for seed in range(20):
         choose = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Requests priced: the ledger's fields, unknown sizes, and budgets in each unit."""
+"""Prices of requests: the ledger's fields, unknown sizes, and budgets in each unit."""
 
 from dataclasses import replace
 
@@ -31,9 +31,10 @@ def test_a_request_is_charged_to_its_role() -> None:
 
 
 def test_attention_is_priced_by_the_model_that_runs_it() -> None:
-    """A sparse generator beside a judge of the same sizes that is dense. Each request has 499 decode steps after 200
-    tokens, so they see 201 to 699 tokens: 450 on average. A token's keys and values are 28 layers x 2 x 8 heads x 128
-    numbers of two bytes. Of these the sparse generator reads those of 64 tokens in each step.
+    """A sparse generator runs beside a dense judge of the same sizes.
+
+    Each request has 499 decode steps after 200 tokens. They see 201 to 699 tokens, 450 on average. A token's keys and
+    values are 28 layers x 2 x 8 heads x 128 numbers of two bytes. The sparse generator reads 64 tokens' in each step.
     """
     token_bytes = 28 * 2 * 8 * 128 * 2
     call = Call(SPEC, prefill=200, cached=0, generated=500)

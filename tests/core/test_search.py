@@ -1,4 +1,4 @@
-"""Other conversations, forced text, and the accounts of both."""
+"""The search: other conversations, forced text, what both cost, scores, and wrong arguments."""
 
 import asyncio
 import random
@@ -135,7 +135,7 @@ async def test_a_stop_string_that_could_lie_across_steps_is_refused_in_steps(sto
 
 @pytest.mark.parametrize("budget", ["60tok", "30prm", "2e5flops", "3e6eflops"])
 async def test_cancelled_calls_give_back_what_was_reserved(budget: str) -> None:
-    """Workers on one search, some cancelled after a random number of turns; the others come to their end."""
+    """Several workers share one search. Some are cancelled after a random number of turns, and the others finish."""
     for seed in range(30):
         chance = random.Random(seed)
         search = await toy.search(toy.setting(budget, seed=seed))
@@ -160,7 +160,7 @@ async def test_cancelled_calls_give_back_what_was_reserved(budget: str) -> None:
 
 
 async def test_a_limit_of_no_tokens_is_an_error_and_not_the_whole_rest() -> None:
-    """`max_tokens=0` was taken for None: a completion of full length came back."""
+    """`max_tokens=0` was once taken for None, and a completion of full length came back."""
     search = await toy.search(toy.setting())
     for arguments in ({"max_tokens": 0}, {"max_tokens": -1}, {"n": 0}):
         with pytest.raises(ValueError, match="at least 1"):
@@ -169,14 +169,14 @@ async def test_a_limit_of_no_tokens_is_an_error_and_not_the_whole_rest() -> None
 
 
 async def test_without_nodes_there_are_no_children() -> None:
-    """`sample([])` died in `min([])`."""
+    """`sample([])` once failed in `min([])`."""
     search = await toy.search(toy.setting("60tok"))
     assert await search.sample([]) == []
     await search.score([])
 
 
 async def test_scores_of_a_leaf_include_those_of_the_nodes_above_it() -> None:
-    """A strategy had to collect unscored ancestors by itself."""
+    """Scoring a leaf also scores its unscored ancestors, so a strategy need not collect them."""
     apart, together = await toy.search(toy.setting()), await toy.search(toy.setting())
     leaves = []
     for search in (apart, together):
@@ -201,7 +201,7 @@ async def test_a_node_that_is_scored_is_not_scored_again() -> None:
 
 
 async def test_a_search_cut_off_chooses_by_the_strategys_aggregation() -> None:
-    """The runner's own choice read the verifier's aggregation instead."""
+    """The runner's own choice once used the verifier's aggregation instead."""
     for aggregation in ("min", "max"):
         search = await toy.search(toy.setting(), options=ScoredOptions(aggregation=aggregation))
         nodes = await search.sample(search.root, 12, until="end")

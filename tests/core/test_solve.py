@@ -1,4 +1,4 @@
-"""The runner of many problems."""
+"""`solve`, which runs a strategy on many problems."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from infer.testing.toy import search as toy_search
 
 
 class Dying(ToyGenerator):
-    """Fails all its requests at once, as a dead engine does, when there are eight of them."""
+    """Fails all its requests together once there are eight, as an engine does that dies."""
 
     def __init__(self) -> None:
         super().__init__()

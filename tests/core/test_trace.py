@@ -1,4 +1,4 @@
-"""What a trace tells is what the search did."""
+"""A trace shows what the search did."""
 
 from dataclasses import replace
 from functools import partial
@@ -79,7 +79,7 @@ def test_every_id_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_a_server_without_token_ids_still_reports_their_numbers(tmp_path: Path) -> None:
-    """Every node showed 0 tokens, and the prompt its characters."""
+    """Once every node showed 0 tokens, and the prompt showed its number of characters."""
 
     class Texts(toy.ToyGenerator):
         async def encode(self, messages: Any) -> Any:

@@ -73,7 +73,7 @@ def build(config: dict[str, Any]) -> tuple[Any, ModelSpec]:
 
 
 def flops_of(counter: Any) -> int:
-    """What was counted, but for the angles of rotary embeddings, which some versions of transformers multiply out."""
+    """The counted FLOPs without the angles of rotary embeddings, which some versions of transformers compute."""
     angles = (ops for module, ops in counter.get_flop_counts().items() if module.endswith("rotary_emb"))
     return int(counter.get_total_flops() - sum(sum(ops.values()) for ops in angles))
 
@@ -90,7 +90,7 @@ def counted(model: Any, tokens: int, cache: Any = None, **options: Any) -> tuple
 
 
 def check(model: Any, spec: ModelSpec) -> None:
-    """Prefill, prefill behind a cache, and decode behind both, windows overrun on the way."""
+    """Checks prefill, prefill after cached tokens, and decode after both. The tokens exceed the windows on the way."""
     flops, cache = counted(model, 11, logits_to_keep=1)
     assert flops == prefill_cost(spec, 11, causal=False).flops
     flops, cache = counted(model, 4, cache)
@@ -168,7 +168,7 @@ def test_absorbed_decode_of_latent_attention() -> None:
 
 
 def test_flops_of_parallel_streams() -> None:
-    """ParScale written out: P streams in a batch, each behind its prefix; a network weighs them for one head."""
+    """ParScale written out: a batch of P streams, each after its prefix. A network weights them for one head."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -79,7 +79,7 @@ def pass_cost(spec: ModelSpec, queries: range, logits: int, serving: Serving, *,
                     case TopK(k, free):
                         chosen = [min(k, len(keys))]
                         scanned = 0 if free else sum(read.values())
-                        if not free:  # keys were read by the scan: of the chosen tokens only values follow
+                        if not free:  # the scan has read the keys: of the chosen tokens only values are read
                             flops += count * attention.score_flops * len(keys)
                             pair -= attention.score_flops
                         numbers += count * attention.kv_size / 2 * (scanned + chosen[0] * (2 if free else 1))
@@ -170,7 +170,7 @@ def test_a_prefill_in_two_parts_makes_the_same_pairs() -> None:
 
 
 def test_decoding_makes_the_pairs_of_prefill() -> None:
-    """Token by token or at once, with absorbed latents or not: the matrices' FLOPs are those of the tokens."""
+    """Decoding token by token takes the same FLOPs as one prefill, in attention and in the matrices."""
     for spec in (DENSE, LOCAL, MOE, STREAMS):
         assert decode_cost(spec, 0, 15).kv.flops == prefill_cost(spec, 15).kv.flops
         assert decode_cost(spec, 0, 15).weights.flops == prefill_cost(spec, 15).weights.flops
@@ -204,7 +204,7 @@ def test_experts_in_a_batch_read_more_but_less_each() -> None:
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_affordable_tokens(amount: float, prefill: int, most: int, unit: str) -> None:
-    """The largest number that fits: one more would not."""
+    """The result is the largest number of tokens that fits."""
 
     def measure(cost: RequestCost) -> float:
         return {"flops": cost.flops, "bytes": cost.bytes, "eflops": cost.eflops(100)}[unit]

@@ -1,4 +1,4 @@
-"""Kinetics' formulas, worked by hand and against the published results, and where ours part from them."""
+"""Kinetics' formulas, against results by hand and published results, and where ours differ from them."""
 
 from dataclasses import replace
 from statistics import mean
@@ -19,7 +19,7 @@ PARAMS = 8.19e9  # as the script has it
 
 
 def test_dense_by_hand() -> None:
-    """One sample of 1,000 tokens behind 200:
+    """One sample of 1,000 tokens after a prompt of 200:
     compute 2 x 8.19e9 x 1000 + 2 x (400 + 1000) x 1000 x 147,456 = 1.638e13 + 4.128768e11
     memory  2 x (400 + 1000) x 1000 x 36,864 = 1.0321920e11 bytes, x 562.5 = 5.80608e13
     """
@@ -30,14 +30,14 @@ def test_dense_by_hand() -> None:
 
 
 def test_trials_share_the_prompt() -> None:
-    """Equation 4: with N samples the prompt's cache is read once, what each generates by itself."""
+    """Equation 4: N samples read the prompt's cache once, and each reads the cache of its own tokens."""
     one, four = kinetics.dense(SPEC, 200, 1000, 1), kinetics.dense(SPEC, 200, 1000, 4)
     assert four.compute == 4 * one.compute
     assert four.memory == pytest.approx(562.5 * 2 * (400 + 4000) * 1000 * KEY_VALUE)
 
 
 def test_sparse_by_hand() -> None:
-    """1,024 tokens attended to behind a prompt of 200: the corner is 824^2 / 2 = 339,488 pairs."""
+    """After a prompt of 200, each step attends to 1,024 tokens. The corner is 824^2 / 2 = 339,488 pairs."""
     pairs, corner = 1024 * 4000, 339_488
     top = kinetics.topk(SPEC, 200, 4000, 1024, params=PARAMS)
     assert top.compute == pytest.approx(2 * PARAMS * 4000 + 4 * (pairs + corner) * QUERY)
@@ -114,8 +114,10 @@ def test_the_intensity_is_b200s_float8_rate() -> None:
 
 @pytest.mark.parametrize(("context", "generated", "trials"), [(200, 1000, 1), (200, 1000, 32), (3000, 500, 4)])
 def test_ours_with_their_assumptions_dense(context: int, generated: int, trials: int) -> None:
-    """Our attention costs are theirs but for the sum that stands in place of the integral: a step has half a key more
-    than the middle of its interval."""
+    """Our attention costs differ from theirs only in that we sum over steps and they integrate.
+
+    So each step of ours has half a key more than the middle of its interval.
+    """
     ours = decode_cost(SPEC, context, generated, serving=Serving(batch=trials, sharers=trials)).kv * trials
     theirs = kinetics.dense(SPEC, context, generated, trials)
     linear = 2 * SPEC.params * generated * trials
@@ -125,7 +127,7 @@ def test_ours_with_their_assumptions_dense(context: int, generated: int, trials:
 
 @pytest.mark.parametrize("context", [200, 5000])
 def test_ours_with_their_assumptions_sparse(context: int) -> None:
-    """Block top-k agrees to the rounding of sums; top-k too once its sign is put right."""
+    """Block top-k agrees up to the rounding of sums, and so does top-k once its sign is corrected."""
     generated, k, block = 4000, 64, 16
     corner = max(0, k * block - context) ** 2 / 2
     ours = decode_cost(replace(SPEC, decode=BlockTopK(k, block)), context, generated).kv
@@ -140,7 +142,10 @@ def test_ours_with_their_assumptions_sparse(context: int) -> None:
 
 
 def test_the_corner_is_cut_off_in_short_generations() -> None:
-    """100 tokens behind 200, 1,024 allowed: all 250 on average are attended to. Published: 4,419 and -2,370 a step."""
+    """100 tokens after 200 attend to all tokens, 250 on average, since 1,024 are allowed.
+
+    The published formulas give 4,419 and -2,370 a step.
+    """
     ours = decode_cost(replace(SPEC, decode=BlockTopK(64, 16)), 200, 100).kv
     assert ours.flops == pytest.approx(4 * 250.5 * 100 * QUERY + 2 * QUERY * 16.2 * 100, rel=1e-3)
     linear = 2 * SPEC.params * 100
@@ -149,7 +154,7 @@ def test_the_corner_is_cut_off_in_short_generations() -> None:
 
 
 def test_weights_are_most_of_the_bytes_at_small_batches() -> None:
-    """What leaving them out hides: a lone sample of 4,000 tokens moves 40 times the cache's bytes in weights."""
+    """The published model omits weights. A lone sample of 4,000 tokens reads 40 times the cache's bytes in them."""
     alone = decode_cost(SPEC, 200, 4000)
     assert alone.weights.bytes / alone.kv.bytes > 30
     batched = decode_cost(SPEC, 200, 4000, serving=Serving(batch=256))

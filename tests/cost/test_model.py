@@ -66,7 +66,7 @@ def test_deepseek_v3_report() -> None:
     ],
 )
 def test_active_parameters(name: str, billions: float) -> None:
-    """As the models' cards say; all of a dense model's."""
+    """Active parameters are as the models' cards say. Of a dense model all are active."""
     assert read_spec(PUBLIC[name]).active_params / 1e9 == pytest.approx(billions, abs=0.06)
 
 
@@ -89,7 +89,7 @@ def test_windows() -> None:
 
 
 def test_experts_read() -> None:
-    """The expected number of experts hit: all in a large pass; in small ones by brute force."""
+    """The expected number of experts hit equals brute force in small passes, and is all of them in a large one."""
     import itertools
 
     experts = Experts(hidden=1, inner=1, count=4, active=2)

@@ -48,7 +48,7 @@ def test_lines() -> None:
 
 @pytest.mark.parametrize("spec", [SPEC, MOE], ids=["dense", "experts"])
 def test_group_cost_goes_step_by_step(spec: ModelSpec) -> None:
-    """Against each step written out: what runs in it shares the weights."""
+    """The cost equals the sum over steps, in each of which the running requests share the weights."""
     shapes = [Shape(9, 0, 1), Shape(4, 2, 6), Shape(7, 0, 6), Shape(3, 0, 12)]
     cost = group_cost(spec, shapes)
     flops = bytes_ = 0.0
@@ -66,7 +66,7 @@ def test_group_cost_goes_step_by_step(spec: ModelSpec) -> None:
 
 
 def test_fit_recovers_lines() -> None:
-    """From times with 2% of noise; a slowdown that is not there is zero, never negative."""
+    """The fit recovers lines from times with 2% noise. Without a slowdown it gives zero, never a negative one."""
     draw = random.Random(0)
     cpu = Hardware("cpu", {"bfloat16": 1e11}, 2e10, 1e9)
     truth = Runtime(cpu, "bfloat16", Line(0.004, 3.0), Line(0.006, 2.0))

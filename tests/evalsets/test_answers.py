@@ -1,7 +1,7 @@
 r"""Final answers: extraction, a conformance table for equality, and the process that compares.
 
-The table is decided by common sense: would a teacher who sees the reference accept the answer? Where we do not follow
-it, `DISAGREEMENTS` says so and holds us to what we do now.
+Common sense decides the table: would a teacher who sees the reference accept the answer? Where we differ,
+`DISAGREEMENTS` lists what we do now.
 """
 
 import asyncio
@@ -298,7 +298,7 @@ i | -i
 2516_8 | 2516_9
 """
 
-# what we do now, against common sense: reference, answer, our verdict, and what is the matter
+# where we differ from common sense: reference, answer, our verdict, and the reason
 DISAGREEMENTS = [
     (r"100,200", "100200", True, "a list of two numbers of three digits reads as one number with a separator"),
     (r"11_2", "11", True, "the base is dropped"),
@@ -373,7 +373,7 @@ def children() -> set[int]:
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == os.getpid() and b"mathematics_worker" in (path / "cmdline").read_bytes():
                 found.add(int(path.name))
-        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # the process has ended meanwhile
             pass
     return found
 

@@ -1,4 +1,4 @@
-"""Files of the user's own: what is read from them, and the one line that each mistake gets."""
+"""The user's own problem files: how they are read, and the one line that each mistake gets."""
 
 import csv
 import hashlib
@@ -197,7 +197,7 @@ def test_a_file_has_no_splits(tmp_path: Path) -> None:
 
 
 def test_jsonl_is_streamed(tmp_path: Path) -> None:
-    """20 MB of problems in a few MB of memory: reading the file whole would take all of 20."""
+    """20 MB of problems are read in a few MB of memory, so the file is not read whole."""
     path = tmp_path / "large.jsonl"
     line = json.dumps({"problem": "x" * 10_000, "answer": 1}) + "\n"
     with path.open("w") as file:

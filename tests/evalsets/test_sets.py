@@ -86,7 +86,7 @@ def test_templates_keep_every_brace() -> None:
 
 
 def offline(code: str, cache: Path) -> str:
-    """What a fresh interpreter without the hub prints. (Whether the hub is asked is settled when its library loads.)"""
+    """The output of a fresh interpreter without the hub, whose library decides at import whether to use the hub."""
     imports = "from infer.errors import UserError\nfrom infer.evalsets import find"
     code = f"{imports}\ntry:\n  {code}\nexcept UserError as e: print(e)"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}

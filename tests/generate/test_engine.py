@@ -1,4 +1,4 @@
-"""Engines: the one in this process and the one in vLLM's own processes do the same."""
+"""Engines: the one in this process and the one in vLLM's own processes behave the same."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ async def test_an_engine_that_fails_answers_every_waiter(nano_engine: Any) -> No
     for result in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(result, RuntimeError)
         assert "out of luck" in str(result)
-    # the aborted requests are gone, and the engine works on
+    # once the requests are aborted, the engine continues to work
     nano_engine._engine.abort_request(list(nano_engine._engine.output_processor.request_states), internal=True)
     (completion,) = await generator.generate(Request(prompt, Sampling(temperature=0), 5))
     assert completion.num_tokens == 5
@@ -47,7 +47,7 @@ async def test_an_engine_that_fails_answers_every_waiter(nano_engine: Any) -> No
 
 @pytest.mark.parametrize("ending", ["closed", "dropped"])
 async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, ending: str) -> None:
-    """vLLM destroys the process groups that all engines of a process share as one of them ends, or is collected."""
+    """When an engine ends or is collected, vLLM destroys the process groups that all engines of the process share."""
     from infer.generate.engine import start_engine
 
     async def complete(engine: Any) -> int:
@@ -58,12 +58,12 @@ async def test_an_engine_that_ends_leaves_the_others_alone(nano_engine: Any, end
 
     other: Any = start_engine(checkpoint("nano-xs"), "generate", **TESTED)
     assert await complete(other) == 5
-    await other._loop  # it steps on for some turns, and holds the engine
+    await other._loop  # the loop runs for some more turns, and holds the engine
     if ending == "closed":
         await other.close()
     gone = weakref.ref(other)
     del other
-    gc.unfreeze()  # vLLM hides what an engine holds from the collector, until the next engine is closed
+    gc.unfreeze()  # vLLM freezes an engine's objects, so the collector skips them until the next engine is closed
     gc.collect()
     assert gone() is None
     assert await complete(nano_engine) == 5
@@ -83,7 +83,10 @@ assert set(looks) <= {"1"}, looks
 
 
 def test_torch_is_not_made_to_touch_a_gpu_before_vllm_forks() -> None:
-    """With that setting, which vLLM makes, torch looks for a GPU without CUDA; after other looks forks can't use it."""
+    """vLLM sets PYTORCH_NVML_BASED_CUDA_CHECK, so that torch looks for a GPU without starting CUDA.
+
+    If torch looks for one without it, forked processes can't use the GPU.
+    """
     pytest.importorskip("vllm")
     environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
     done = subprocess.run([sys.executable, "-c", LOOKS], env=environment, capture_output=True, text=True)
@@ -91,7 +94,7 @@ def test_torch_is_not_made_to_touch_a_gpu_before_vllm_forks() -> None:
 
 
 def test_vllm_without_a_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its GPU build on a machine where no GPU is visible."""
+    """vLLM's GPU build, on a machine where no GPU is visible, is reported as such."""
     pytest.importorskip("vllm")
     from vllm import platforms
     from vllm.platforms import interface
@@ -121,7 +124,7 @@ async def test_a_deadline_ends_what_is_still_queued(nano_engine: Any) -> None:
 
 
 class Scripted:
-    """Stands in for vLLM's `AsyncLLM`: an output, then what `then` does, over and over."""
+    """Stands in for vLLM's `AsyncLLM`. Each of its endless outputs is the result of `then()`."""
 
     def __init__(self, then: Callable[[], Awaitable[Any]]) -> None:
         self.then = then
@@ -256,11 +259,11 @@ async def test_an_engine_in_its_own_processes_does_the_same(nano_engine: Any, ow
     finally:
         await engine.close()
     gc.collect()
-    assert core() is None  # vLLM shuts down what is left at the end of the interpreter once more, and fails loudly
+    assert core() is None  # at exit, vLLM shuts down remaining engines once more, and that fails loudly
 
 
 async def test_an_engine_that_failed_lets_go_of_its_requests(nano_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM would hold their blocks and places for ever; what is asked later is served as if nothing had happened."""
+    """Otherwise vLLM would keep their cache blocks and slots. Later requests are served as if nothing had happened."""
     generator = VLLMGenerator(nano_engine)
     prompt = await generator.encode([{"role": "user", "content": PROMPTS[0]}])
     request = Request(prompt, Sampling(temperature=1.0), 30, n=3, seed=7)

@@ -46,7 +46,7 @@ class TestVLLMServer(GeneratorLaws):
 
 
 class TestServerOfTexts(TestVLLMServer):
-    """The same server, as one that neither takes nor reports token ids."""
+    """The same server, used like one that neither takes nor reports token ids."""
 
     token_ids = False
 

@@ -101,7 +101,7 @@ class Server:
         send(writer, 200, completion("fine", tokens=[11] if self.token_exact else None))
 
 
-PROBE = [5]  # what the generator asks to find out whether ids are told
+PROBE = [5]  # the generator sends this to find out whether the server reports ids
 PIECES = {
     7: "a",
     8: "b",
@@ -124,7 +124,7 @@ def spell(tokens: list[int]) -> str:
 
 
 def spell_runs(tokens: list[int]) -> str:
-    """As a decoder with byte fallback spells: a run of bytes is torn as a whole."""
+    """The text from a decoder with byte fallback, which garbles a run of bytes as a whole."""
     runs = [list(run) for _, run in groupby(tokens, lambda token: token in BYTES)]
     return "".join("\ufffd" * len(run) if "\ufffd" in spell(run) else spell(run) for run in runs)
 
@@ -362,7 +362,7 @@ async def test_the_token_that_completes_the_delimiter_is_kept_whole() -> None:
 
 
 async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None:
-    """vLLM's detokenizer starts over behind half a character: its text then begins with the prompt's (0.32)."""
+    """After half a character vLLM's detokenizer (0.32) starts over, so its text begins with the prompt's text."""
     server = Server(token_exact=True)
     async with connected(server) as generator:
         server.answer = in_turn(
@@ -382,7 +382,10 @@ async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None
 
 @pytest.mark.parametrize("whole", [0, 1, 2, 9])
 async def test_a_character_cut_in_two_behind_others_of_bytes(whole: int) -> None:
-    """With byte fallback, half a character tears those before it in its run; they have been told already."""
+    """With byte fallback, half a character garbles the characters before it in its run of bytes.
+
+    Those were reported already, so they must not come again.
+    """
     server = Server(token_exact=True)
     server.spell = spell_runs
     async with connected(server) as generator:
@@ -512,7 +515,7 @@ async def test_retries_are_used_up() -> None:
 
 
 async def test_a_server_that_dies() -> None:
-    """Its connections are lost, and then nothing listens."""
+    """The server drops its connections, and then nothing listens."""
     server = Server()
     listening = await asyncio.start_server(server, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"

@@ -1,4 +1,4 @@
-"""The HTTP generator on a real vLLM server: exact tokens, and a ledger that is the server's own."""
+"""The HTTP generator on a real vLLM server: exact tokens, and a ledger that equals the server's own count."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ async def test_the_ledger_is_the_servers(generator: OpenAIGenerator, nano_server
 
 
 async def test_transformers_agrees(generator: OpenAIGenerator) -> None:
-    """The same greedy tokens and texts, and log-probabilities to 1e-3, in float32."""
+    """Both give the same greedy tokens and texts, and log-probabilities equal to 1e-3, in float32."""
     from infer.generate.transformers import TransformersGenerator
 
     reference = TransformersGenerator(checkpoint("nano-s"), dtype="float32")
@@ -91,12 +91,12 @@ async def test_transformers_agrees(generator: OpenAIGenerator) -> None:
 
 
 async def test_a_reader_is_as_in_process(generator: OpenAIGenerator, nano_server: Server) -> None:
-    """Next-token probabilities by token ids: the same numbers, and the server's own count of what they took."""
+    """A server's next-token probabilities equal those in process, and the cost equals the server's own count."""
     from infer.generate.transformers import TransformersGenerator
 
     reference = TransformersGenerator(checkpoint("nano-s"), dtype="float32").reader(("+", "-"))
     reader = generator.reader(("+", "-"))
-    assert reader.max_context == 1023  # with the token that is sampled
+    assert reader.max_context == 1023  # one less than the context: reading samples a token
     for prompt in await prompts(generator):
         ends = [len(prompt) // 2, len(prompt)]
         names = ["vllm:generation_tokens_total", "vllm:prompt_tokens_total"]

@@ -1,4 +1,4 @@
-"""Drawing tokens: against the definitions, brute force, the published generator, and in any company."""
+"""Drawing tokens: against the definitions, brute force and the published generator, alone and in batches."""
 
 import math
 
@@ -13,7 +13,7 @@ from infer.generate.sampling import Sampler, pick, streams, uniforms
 
 
 def allowed(logits: list[float], sampling: Sampling) -> dict[int, float]:
-    """By the definitions: the tokens that may be drawn and their probabilities."""
+    """The tokens that may be drawn and their probabilities, by the definitions."""
     weights = {i: math.exp(x / sampling.temperature) for i, x in enumerate(logits)}
 
     def normal(kept: dict[int, float]) -> dict[int, float]:
@@ -55,7 +55,7 @@ def stream(seed: int, count: int) -> NDArray[np.float64]:
 
 
 def splitmix(state: int) -> tuple[int, int]:
-    """The generator as its authors publish it: the next state, and a number of 64 bits."""
+    """The generator as its authors published it. Returns the next state and a number of 64 bits."""
     state = (state + 0x9E3779B97F4A7C15) % 2**64
     z = state
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -81,7 +81,7 @@ def test_the_numbers_are_those_of_splitmix64() -> None:
 
 
 def test_numbers_are_uniform_over_seeds_and_positions_and_in_pairs() -> None:
-    """Five tests on fixed seeds; right numbers fail one with probability 1e-4."""
+    """Five tests on fixed seeds. Uniform numbers fail each test with probability 1e-4."""
     side = 400
     seeds, positions = np.meshgrid(np.arange(side, dtype=np.uint64), np.arange(side, dtype=np.uint64), indexing="ij")
     table = uniforms(streams(seeds.ravel().tolist()), positions.ravel()).reshape(side, side)
@@ -102,7 +102,7 @@ def test_the_token_picked_is_that_of_the_cumulative_distribution(size: int) -> N
     random = np.random.default_rng(size)
     weights = random.exponential(size=(200, size)).astype(np.float32) ** 4
     weights[random.random(weights.shape) < 0.5] = 0
-    weights[:, random.integers(size)] = 1  # some have no other
+    weights[:, random.integers(size)] = 1  # so that no row is all zeros
     uniform = np.concatenate([[0.0, np.nextafter(1, 0)], random.random(198)])
     tokens = pick(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy()
     for row, token in enumerate(tokens):
@@ -135,7 +135,7 @@ def test_low_temperatures_are_raised_as_vllm_raises_them() -> None:
 
 
 def test_draws_follow_the_probabilities() -> None:
-    """Chi-square over 20,000 draws, for fixed seeds: a right sampler fails with probability 1e-4."""
+    """A chi-square test over 20,000 draws on fixed seeds. A right sampler fails it with probability 1e-4."""
     logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1))
     count = 20_000
     tokens = sampler([Sampling(temperature=0.7)] * count, [2] * count).draw(logits.expand(count, -1), range(count))

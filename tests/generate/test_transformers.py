@@ -1,4 +1,4 @@
-"""The transformers generator against `model.generate`, brute force and its own contract."""
+"""The transformers generator against `model.generate`, brute force and its contract."""
 
 import asyncio
 import itertools
@@ -51,7 +51,10 @@ def test_texts_of_steps_add_up_to_the_text_of_the_whole(prompt: list[int]) -> No
 
 @pytest.fixture(scope="module")
 def fallback() -> Tokenizer:
-    """As Llama 2's and Gemma's: letters, and bytes for all else. Its decoder tears a whole run of bytes at once."""
+    """A tokenizer like Llama 2's and Gemma's, with letters, and bytes for all else.
+
+    Its decoder garbles a whole run of bytes if one character in it is incomplete.
+    """
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"abcdefghijklmnopqrstuvwxyz=.", "\u2581"]
     tokenizer = Tokenizer(
         models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
@@ -70,7 +73,7 @@ def streamed(tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
 
 
 def test_bytes_that_stand_for_characters_come_once(fallback: Tokenizer) -> None:
-    """Any mixture of words and characters that the vocabulary lacks, in one go and in steps that end anywhere."""
+    """Words and characters that the vocabulary lacks are decoded right, at once and in steps that end anywhere."""
     choose = random.Random(0)
     words = ["\u2200\u2203", " ab", "x", "\U0001f600", " \u2208\u211d", "\u7b54\u6848", "=", "\U0001f44d\U0001f3fd"]
     prompt = fallback.encode("the prompt is").ids
@@ -137,7 +140,7 @@ def test_first_stop(text: str, start: int, stop: str | None) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3 with 32 tokens, its logits wide enough that it says different things."""
+    """A random Qwen3 with 32 tokens, and logits wide enough for varied completions."""
     path = tmp_path_factory.mktemp("tiny")
     config = transformers.Qwen3Config(
         vocab_size=32,
@@ -177,7 +180,7 @@ PROMPTS = [[4], [5, 6, 7, 8, 9, 10], [11, 12, 13], [20] * 31]
 
 @pytest.mark.models
 async def test_greedy_is_that_of_transformers(generator: TransformersGenerator, folder: Path) -> None:
-    """A batch of prompts of four lengths, against `model.generate` of each alone: the same tokens, in float32."""
+    """A batch of prompts of four lengths gives the same tokens as `model.generate` on each alone, in float32."""
     batch = await asyncio.gather(*(one(generator, prompt=prompt) for prompt in PROMPTS))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     for prompt, got in zip(PROMPTS, batch, strict=True):
@@ -200,7 +203,7 @@ async def test_logprobs_are_the_models_own(generator: TransformersGenerator, fol
 
 @pytest.mark.models
 async def test_first_tokens_follow_the_models_distribution(generator: TransformersGenerator, folder: Path) -> None:
-    """Chi-square over 4,000 completions with successive seeds; fails a right sampler with probability 1e-4."""
+    """A chi-square test over 4,000 completions with successive seeds. A right sampler fails with probability 1e-4."""
     generator.max_batch = 1000
     got = await generator.generate(Request([4, 5], Sampling(temperature=1.5), 1, n=4000))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
@@ -216,7 +219,7 @@ async def test_first_tokens_follow_the_models_distribution(generator: Transforme
 
 @pytest.mark.models
 async def test_prompt_tokens_are_those_computed(generator: TransformersGenerator) -> None:
-    """The sum of `prefill` is what the model was given, less the padding; the end token counts as generated."""
+    """The sum of `prefill` is the number of prompt tokens passed to the model, without padding."""
     seen: list[torch.Tensor] = []
     generator._model.register_forward_pre_hook(
         lambda _, __, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
@@ -246,7 +249,7 @@ async def test_the_end_token_is_counted_and_not_shown(generator: TransformersGen
 
 @pytest.mark.models
 async def test_a_step_ends_with_the_whole_token_that_completes_the_delimiter(generator: TransformersGenerator) -> None:
-    """`\\n\\n` as one token, as two, and within `\\n\\n#`."""
+    """The delimiter `\\n\\n` comes as one token, as two, and inside the token `\\n\\n#`."""
     sampling = Sampling(temperature=3.0)
     steps = await generator.generate(Request([4], sampling, 60, n=60, delimiter="\n\n"))
     ends: set[str] = set()
@@ -271,7 +274,7 @@ async def test_the_context_bounds_a_completion(generator: TransformersGenerator)
 
 
 def slow_down(generator: TransformersGenerator, seconds: float) -> list[int]:
-    """Make each forward pass take a while; the list collects the rows of each."""
+    """Makes each forward pass take longer. The list collects the number of rows of each."""
     rows: list[int] = []
 
     def hook(_: Any, __: Any, kwargs: Any) -> None:
@@ -306,7 +309,8 @@ async def test_rows_that_are_done_or_cancelled_leave_the_batch(generator: Transf
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results[1], asyncio.CancelledError)
     assert [r.num_tokens for r in (results[0], results[2]) if isinstance(r, Completion)] == [2, 40]
-    # one prompt for all three, then three rows, two from the third token on, and one after the cancellation
+    # the three calls share one prompt row; then there are three rows, two from the third token on, and one after the
+    # cancellation
     assert rows[:3] == [1, 3, 2]
     assert rows[-1] == 1
     assert rows.count(2) < 18
@@ -356,7 +360,7 @@ def test_describe(generator: TransformersGenerator) -> None:
     assert (described["dtype"], described["device"], described["attention"]) == ("float32", device, "sdpa")
 
 
-# What can't be loaded
+# Models that can't be loaded
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the vLLM generator makes of vLLM's output, where vLLM's own text won't do."""
+"""The vLLM generator's texts, where vLLM's own text is not good enough, and its draws."""
 
 import asyncio
 from itertools import islice
@@ -59,8 +59,10 @@ def engine(byte_model: Path) -> Any:
 
 
 async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
-    """Over random bytes, split characters included: the texts of the pieces add up to the text of all tokens, and a
-    step ends with the token that completes the delimiter, whatever stands before or behind it in that token."""
+    """The texts of the pieces add up to the text of all tokens, over random bytes that may split characters.
+
+    A step ends with the token that completes the delimiter, even if that token has text before or after the delimiter.
+    """
     generator = VLLMGenerator(engine)
     decode = engine.tokenizer.decode
     sampling = Sampling(temperature=1.0, max_tokens=400)
@@ -94,11 +96,12 @@ async def test_texts_of_steps_are_whole_tokens_and_add_up(engine: Any) -> None:
 @pytest.mark.parametrize("stop", ["\u220e", "\u3002", "\U0001f51a", "\U0001f51a\u220e\u220e", "\n\n", "\u00e9", ". "])
 @pytest.mark.parametrize("before", ["", "so x", "so \u2705"])
 def test_a_stop_string_may_be_several_tokens(stop: str, before: str, fallback: bool) -> None:
-    """What goes on behind a stop string is the rest of the last token, however many tokens its characters take."""
+    """The text goes on after a stop string by the rest of the last token, also if the stop string is several tokens."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
 
-    # in both a token goes on behind the stop string: the whole of it and "#", or its last byte and "#"
+    # both vocabularies have a token that goes on after the stop string: the stop string and "#", or its last byte and
+    # "#"
     if fallback:
         words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"sox.q:# "]
         vocabulary = {word: i for i, word in enumerate(words)}
@@ -132,7 +135,7 @@ SAMPLINGS = [
 
 @pytest.mark.usefixtures("our_draws")
 async def test_samples_are_those_of_transformers_token_for_token(nano_engine: Any) -> None:
-    """Same seed, same tokens on both backends, each in its own company: batches and admission differ throughout."""
+    """The same seed gives the same tokens on both backends, although their batches differ throughout."""
     from infer.generate.transformers import TransformersGenerator
     from infer.nano import checkpoint
 
@@ -156,7 +159,7 @@ async def test_samples_are_those_of_transformers_token_for_token(nano_engine: An
 
 @pytest.mark.usefixtures("our_draws")
 async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
-    """With a KV cache for a few requests vLLM drops some of those that run, and computes them again later."""
+    """With a KV cache for a few requests, vLLM preempts some running ones and computes them again later."""
     from infer.generate.engine import _free_memory, start_engine
     from infer.nano import checkpoint
 

@@ -1,4 +1,4 @@
-"""The checkpoints that ship: they load, are small, and are as good as the README says."""
+"""The packaged checkpoints: they load, are small, and are as good as the README says."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def test_the_family_takes_at_most_30_megabytes() -> None:
 
 
 def test_the_smallest_reward_model_is_no_larger_than_the_smallest_useful_generator() -> None:
-    """In all parameters, and in those that every token is multiplied with."""
+    """This holds for all parameters, and for those that every token is multiplied with."""
     total, multiplied = {}, {}
     for name in ("s", "prm-s"):
         with safe_open(checkpoint(f"nano-{name}") / "model.safetensors", framework="np") as file:

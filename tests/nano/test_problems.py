@@ -1,4 +1,4 @@
-"""The generator of problems: what it promises about values, splits, labels and determinism."""
+"""The generator of problems: its guarantees for values, splits, labels and determinism."""
 
 import itertools
 import random
@@ -12,7 +12,7 @@ from infer.nano.problems import Chain
 
 
 def evaluate(expression: str) -> Fraction:
-    """The expression by Python's own precedence, in exact fractions."""
+    """The value of the expression by Python's precedence, in exact fractions."""
     return Fraction(eval(re.sub(r"\d+", r"Fraction(\g<0>)", expression), {"Fraction": Fraction}))
 
 
@@ -70,7 +70,7 @@ def test_held_out_problems_differ_from_each_other() -> None:
     assert len({chain.expression for chain in chains}) == 3000
 
 
-CHAIN = Chain(8, (("+", 2), ("/", 3), ("*", 4)))  # an inexact division: what a slip can lead to
+CHAIN = Chain(8, (("+", 2), ("/", 3), ("*", 4)))  # an inexact division, as after a mistake
 
 
 @pytest.mark.parametrize(

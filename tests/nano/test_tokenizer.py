@@ -1,4 +1,4 @@
-"""The tokenizer: one token where the engine looks for one, and nothing lost on the way."""
+"""The tokenizer: one token where the engine looks for one, and texts that survive encoding and decoding."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Training end to end, a few steps of it, and the parts that it stands on."""
+"""Training: a few steps from end to end, and its parts."""
 
 import itertools
 import random
@@ -79,9 +79,9 @@ def test_token_verdicts_and_targets() -> None:
     sequence = annotator.sequence(sample(CHAIN, "8+2=20\n\n20*4=80\n\nAnswer: \\boxed{80}<|end|>"))
     start = sequence.ids.index(tokenizer.vocabulary()[tokenizer.ASSISTANT]) + 1
     assert sequence.verdicts[:start] == [IGNORE] * start
-    assert sequence.verdicts[start : start + 7] == [1, 1, 1, 1, 0, 1, 0]  # 8 + 2 = 2(1) 0 and the end: wrong as a step
+    assert sequence.verdicts[start : start + 7] == [1, 1, 1, 1, 0, 1, 0]  # 8+2= right, 2 wrong, 0 right, step wrong
     assert words.decode(sequence.targets[start - 1 : start + 4]) == "8+2=1"
-    assert sequence.targets[start + 4 : start + 6] == [IGNORE, IGNORE]  # after the slip, nothing in this step follows
+    assert sequence.targets[start + 4 : start + 6] == [IGNORE, IGNORE]  # no targets after the mistake
     assert sequence.verdicts[start + 7 :] == [1] * (len(sequence.ids) - start - 7)
     assert len(sequence.ids) == len(sequence.targets) == len(sequence.verdicts)
 
@@ -89,7 +89,7 @@ def test_token_verdicts_and_targets() -> None:
 def test_a_division_with_a_remainder_has_no_right_result() -> None:
     chain = problems.Chain(8, (("+", 2), ("/", 2)))
     sequence = annotator.sequence(sample(chain, "8+2=11\n\n11/2=5\n\n"))
-    assert sequence.verdicts[-7:] == [1, 1, 1, 1, 1, 0, 0]  # 1 1 / 2 = are right, 5 and the step are not
+    assert sequence.verdicts[-7:] == [1, 1, 1, 1, 1, 0, 0]  # 1 1 / 2 = are right; 5 and the step's end are wrong
     assert words.decode(sequence.targets[-3:-2]) == "?"
 
 
@@ -102,7 +102,7 @@ def test_corrupted_solutions_are_labelled() -> None:
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generator trained for far too short, saved under every size's name."""
+    """A generator after far too little training, saved under every size's name."""
     out = tmp_path_factory.mktemp("family")
     size = generator.Size(hidden=32, steps=40, seed=0, batch=8)
     for name in generator.SIZES:
@@ -115,7 +115,7 @@ def test_a_generator_s_loss_falls_and_the_run_repeats(capsys: pytest.CaptureFixt
     size = generator.Size(hidden=32, steps=100, seed=0, batch=4)
     models = [generator.train(size, words, "tiny") for _ in range(2)]
     loss = float(capsys.readouterr().out.splitlines()[0].split("loss ")[1].split(",")[0])  # the mean of 100 steps
-    assert loss < 3.5  # a uniform guess over 128 tokens has 4.85
+    assert loss < 3.5  # a uniform guess over 128 tokens has a loss of 4.85
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(one, other)
 

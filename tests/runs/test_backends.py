@@ -66,7 +66,7 @@ def test_what_is_no_backend_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_plan_loads_no_engine() -> None:
-    """Every backend is known by name, and a plan with any of them imports neither torch nor an engine."""
+    """A plan names any backend without importing torch or an engine."""
     code = """
 import sys
 from infer.generate import backends

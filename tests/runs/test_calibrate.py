@@ -1,4 +1,4 @@
-"""Calibration on a real engine. `tests/cost` tests the fit itself, `benchmarks/calibration.py` how accurate it is."""
+"""Calibration on a real engine. `tests/cost` tests the fit, and `benchmarks/calibration.py` measures its accuracy."""
 
 import asyncio
 from typing import Any

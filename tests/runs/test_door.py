@@ -1,4 +1,4 @@
-"""The door from Python: `infer.solve`, blocking, and its awaitable twin."""
+"""The Python interface: `infer.solve`, which blocks, and `infer.solve_async`."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from infer.testing.toy import ToyGenerator, ToyVerifier
 
 
 class Opened:
-    """Loads toys in place of models, and notes each time that it does."""
+    """Loads toys in place of models, and records each load."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[Plan, Machine]] = []
@@ -90,7 +90,7 @@ def test_many_share_the_models_and_keep_their_order(opened: Opened) -> None:
     assert [solution.problem_id for solution in solutions] == ["question 1", "question 2", "own", "question 4"]
     assert [solution.correct for solution in solutions] == [None, None, False, None]
     first, *_, last = solutions
-    assert first.candidates != last.candidates  # asked again, sampled again
+    assert first.candidates != last.candidates  # the same question again gets new samples
     assert len(opened.plans) == opened.closed == 1
     assert infer.solve([]) == []
 

@@ -1,4 +1,4 @@
-"""Jobs: what of the machine reaches the models and servers that are opened for them."""
+"""Jobs: the machine's settings that reach a job's models and servers, and the record of a run."""
 
 import asyncio
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from tests.generate.test_openai import Json, Server
 
 
 async def served(stack: ExitStack, server: Any) -> str:
-    """The base URL of a server that runs until the stack is left."""
+    """The base URL of a server that runs until the stack closes."""
     listening = await asyncio.start_server(server, "127.0.0.1", 0)
     stack.callback(listening.close)
     return f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
@@ -89,7 +89,7 @@ def test_models_that_are_split_share_the_memory_of_all_their_gpus(monkeypatch: p
 
 
 def test_a_runs_record_is_the_one_that_earlier_versions_wrote() -> None:
-    """Runs are resumed where the config is equal: no field may change its name, its form or its default."""
+    """A run is resumed only if its config is equal, so no field may change its name, its form or its default."""
     job = Job(strategy="best-of-n", options=("n=4", "choose=majority"), budget="1k", stop=("a",), backend="vllm")
     assert Plan(job).config() == {
         "question": None,

@@ -1,4 +1,4 @@
-"""Models by name: what is read of them and when, and how two of them share a device."""
+"""Models by name: when their files are read, and how two models share a device."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_two_models_share_a_device_by_their_sizes() -> None:
     assert ours + theirs == pytest.approx(0.9)
     room = [ours * device - generator.params * 2, theirs * device - verifier.params * 2]
     tokens = [room[0] / (generator.kv_size * 2), room[1] / (verifier.kv_size * 2)]
-    assert tokens[0] == pytest.approx(tokens[1])  # both caches hold the same trajectories
+    assert tokens[0] == pytest.approx(tokens[1])  # both caches hold equally many tokens
     assert tokens[0] > 100_000
     on_cpu = share_memory(generator, verifier, 0.9, None)
     assert on_cpu[0] / on_cpu[1] == pytest.approx(generator.kv_size / verifier.kv_size)
@@ -53,7 +53,7 @@ def test_a_packaged_model_is_known_by_name_and_by_folder() -> None:
 
 
 def test_a_plan_names_models_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is asked of the hub before models are opened, or their sizes are needed."""
+    """A plan does not ask the hub before models are opened or their sizes are needed."""
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("the hub was asked"))

@@ -1,4 +1,4 @@
-"""Runs on disk: torn lines, two processes, killed writers, full disks, and what resuming refuses."""
+"""Runs on disk: torn lines, two processes, killed writers, full disks, and folders that can't be resumed."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    """A process of its own with `Run` and this file's helpers."""
+    """Starts a process that runs `code` with `Run` and this file's helpers."""
     helpers = "import sys, importlib.util as u; s = u.spec_from_file_location('t', sys.argv[1]); "
     helpers += "t = u.module_from_spec(s); s.loader.exec_module(t); from pathlib import Path\n"
     command = [sys.executable, "-c", helpers + code, __file__, *map(str, arguments)]
@@ -107,11 +107,11 @@ def test_a_line_torn_at_any_byte_costs_that_line_alone(folder: Path) -> None:
     lines = folder / "solutions.jsonl"
     whole = lines.read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
-    # each byte of the last line, and some of those before: opening a file to cut it costs milliseconds
+    # cuts at each byte of the last line, but only at some before: each cut takes milliseconds
     for cut in [*range(0, ends[1], 40), *range(ends[1], len(whole) + 1)]:
         lines.write_bytes(whole[:cut])
         with reopen(folder) as run:
-            # a line that lacks its newline alone is whole
+            # a line that lacks only its newline is whole
             kept = [name for name, end in zip("abc", ends, strict=True) if end - 1 <= cut]
             assert run.done == set(kept)
             run.append(solution("new"))
@@ -156,7 +156,7 @@ def test_another_config_is_refused_by_name(folder: Path) -> None:
         reopen(folder, seed=1, options={"k": 8}, prm="p")
     message = str(refusal.value)
     assert "seed was 0 and is 1; options.k was 4 and is 8; prm was absent and is" in message
-    assert message.endswith("name another folder")  # each command has its own option for it
+    assert message.endswith("name another folder")  # no option is named: each command has its own
     assert "\n" not in message
     with pytest.raises(UserError, match="template was absent and is"):
         reopen(folder, template="x\n" * 1000)
@@ -229,7 +229,7 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(folder: Path) -> None:
-    # the child of the holder outlives it, as an engine's process may
+    # the child of the process that holds the lock outlives it, as an engine's process may
     code = """
 import os, time
 run = t.reopen(Path(sys.argv[2]))
@@ -261,7 +261,7 @@ def test_a_second_run_in_the_same_process_is_refused_until_the_first_is_closed(f
 
 
 def write(path: Path, acknowledge: int, most: int) -> None:
-    """Appends what is missing of 200 solutions, and says so after each. After `most` of them it waits for its death."""
+    """Appends the missing ones of 200 solutions, and reports each. After `most` of them it waits to be killed."""
     with reopen(path) as run:
         os.write(acknowledge, b"ready\n")
         missing = [name for name in map(str, range(200)) if name not in run.done]
@@ -295,7 +295,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged_and_repeats_nothing(tmp_p
             acknowledged += lines.read().split()
         assert os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]) == (-signal.SIGKILL if kill else 0)
         with reopen(tmp_path / "run") as run:
-            # the last one before the kill may be on disk though nobody was told
+            # the last solution before the kill may be on disk although it was not reported
             assert run.done.issuperset(acknowledged)
             assert len(run.done) - len(acknowledged) in (0, 1)
             acknowledged += run.done.difference(acknowledged)
@@ -306,7 +306,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged_and_repeats_nothing(tmp_p
 
 
 def test_a_full_disk_keeps_what_is_complete(folder: Path) -> None:
-    """A limit on the file's size stands for the disk: the system writes a part of the line, then refuses."""
+    """A limit on the file's size stands in for a full disk: the system writes part of the line, then refuses."""
     before = (folder / "solutions.jsonl").read_bytes()
     code = """
 import resource
@@ -342,4 +342,4 @@ except t.UserError as error:
     output, errors = python(code, tmp_path / "run").communicate()
     assert errors == ""
     assert output.endswith("run as a run folder: File too large: free some space, or name another folder\n")
-    reopen(tmp_path / "run").close()  # what was begun is no obstacle
+    reopen(tmp_path / "run").close()  # the unfinished attempt is no obstacle

@@ -1,4 +1,4 @@
-"""Grids: their cells, their table, and that they finish what is missing."""
+"""Grids: their cells, their table, and resuming."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_cell_names_the_cell() -> None:
 
 def test_differences_are_paired_over_shared_problems() -> None:
     first = Row.of("a", "a", (), (solution(f"{i}", i % 2 == 0) for i in range(40)))
-    # 5 gained, 1 lost, and a problem that the first has not
+    # 5 gained, 1 lost, and a problem that the first row lacks
     theirs = [solution(f"{i}", (i % 2 == 0 and i > 0) or i in (1, 3, 5, 7, 9)) for i in range(40)]
     second = Row.of("b", "b", (), [*theirs, solution("other", True, 99)])
     lone = Row.of("c", "c", ("other budget",), [solution("1", None)])
@@ -94,7 +94,7 @@ def test_a_dry_run_only_names_the_cells(tmp_path: Path, capsys: pytest.CaptureFi
     assert names == ["greedy@1k nano-s", "astar@1k nano-s", "greedy@1k nano-m", "astar@1k nano-m"]
     assert [cell[2:4] for cell in cells] == [["500", "500,000"]] * 4
     flops = [float(cell[4][:-1]) * {"T": 1, "G": 1e-3}[cell[4][-1]] for cell in cells]
-    # two FLOPs for each of nano-s's 200k matrix weights and token, and attention besides; the PRM is about as large
+    # two FLOPs for each token and each of nano-s's 200k matrix weights, and attention; the PRM is about as large
     assert 2 < flops[0] / (2 * 0.2007e6 * 500_000 / 1e12) < 3
     assert 1.8 < flops[1] / flops[0] < 2.3
     assert flops[2] > 3 * flops[0]
@@ -109,8 +109,8 @@ def test_a_dry_run_counts_the_budget_and_says_what_it_leaves_out(capsys: pytest.
     _, short, long, *notes = dry("-s", "greedy", "-b", "300", "-b", "512")
     assert [line.split()[2] for line in (short, long)] == ["3,000", "5,120"]
     flops = [float(line.split()[3].removesuffix("G")) for line in (short, long)]
-    prompts = 10 * 136.5e6 / 1e9  # of 256 tokens
-    assert (flops[0] - prompts) / (flops[1] - prompts) == pytest.approx(300 / 512, rel=0.1)  # shorter contexts, too
+    prompts = 10 * 136.5e6 / 1e9  # prompts of 256 tokens
+    assert (flops[0] - prompts) / (flops[1] - prompts) == pytest.approx(300 / 512, rel=0.1)  # contexts are shorter, too
     assert len(notes) == 2
     assert "about" in notes[0]
     assert "computes again" in notes[1]

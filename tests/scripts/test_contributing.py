@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md do what it says. (tests/strategies/test_find.py installs its first strategy.)"""
+"""The examples of CONTRIBUTING.md do what it says. tests/strategies/test_find.py installs its first strategy."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 def example(name: str) -> dict[str, Any]:
-    """The names that the Python block which begins with this comment defines."""
+    """The names defined by the Python block that begins with this comment."""
     block = re.search(rf"```python\n# {re.escape(name)}\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)
     assert block is not None
     names: dict[str, Any] = {"__name__": "example"}

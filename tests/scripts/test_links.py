@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "links.py"
 
 
 def check(folder: Path, files: dict[str, str]) -> tuple[int, list[str]]:
-    """Exit code and printed lines for a checkout with these files, all of them tracked."""
+    """Runs the script on a checkout of these tracked files. Returns the exit code and the printed lines."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def test_a_dead_link_is_one_line(tmp_path: Path, text: str, problem: str) -> Non
     [line] = lines
     place, _, said = line.partition(": ")
     assert said == problem
-    assert place in ("README.md:5", "README.md:7")  # a row of a table is found where it stands
+    assert place in ("README.md:5", "README.md:7")  # for a row of a table, its own line
 
 
 def test_a_file_that_is_not_tracked_does_not_count(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_all_of_a_page_is_told(tmp_path: Path) -> None:
 
 
 def test_rooms_that_are_links(tmp_path: Path) -> None:
-    """infer/strategies is a link to strategies: both names of a file are good."""
+    """infer/strategies is a link to strategies, so both names of a file are valid."""
     (tmp_path / "infer").mkdir()
     (tmp_path / "infer" / "strategies").symlink_to("../strategies")
     (tmp_path / "strategies").mkdir()

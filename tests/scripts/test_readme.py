@@ -1,4 +1,4 @@
-"""scripts/readme.py: which commands of a page it runs."""
+"""scripts/readme.py: the commands of a page that it runs."""
 
 import importlib.util
 import os

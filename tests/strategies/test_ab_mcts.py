@@ -1,4 +1,4 @@
-"""AB-MCTS-A: its posteriors against closed formulas, its choices against their probabilities, its tree recounted."""
+"""AB-MCTS-A: posteriors against closed formulas, choices against their probabilities, and a recount of the tree."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ SCORES = np.random.default_rng(1).uniform(size=(5, 12))
 
 @pytest.mark.parametrize("scores", [row[: 1 + 2 * i] for i, row in enumerate(SCORES)])
 def test_posteriors_have_their_closed_form(scores: np.ndarray) -> None:
-    """Murphy, Probabilistic Machine Learning: Advanced Topics, 3.4.3.3; all observations at once."""
+    """The formulas take all observations at once (Murphy, Probabilistic Machine Learning: Advanced Topics, 3.4.3.3)."""
     beta, gaussian = Beta(), Gaussian()
     for score in scores:
         beta.observe(score)
@@ -37,7 +37,7 @@ def test_posteriors_have_their_closed_form(scores: np.ndarray) -> None:
 
 
 def mean_distribution(posterior: Posterior) -> Any:
-    """The distribution of the mean under a posterior: of a Gaussian with unknown variance it is Student's t."""
+    """The distribution of the mean under a posterior. For a Gaussian with unknown variance it is Student's t."""
     if isinstance(posterior, Beta):
         return stats.beta(posterior.a, posterior.b)
     assert isinstance(posterior, Gaussian)
@@ -46,7 +46,7 @@ def mean_distribution(posterior: Posterior) -> Any:
 
 @pytest.mark.parametrize("kind", [Beta, Gaussian])
 def test_draws_come_from_the_posterior(kind: type[Beta] | type[Gaussian]) -> None:
-    """Kolmogorov-Smirnov, one in a thousand to fail by chance (the seed is fixed)."""
+    """A Kolmogorov-Smirnov test on a fixed seed; a right sampler fails it with probability 1e-3."""
     posterior, rng = kind(), np.random.default_rng(0)
     for score in SCORES[0][:4]:
         posterior.observe(score)
@@ -56,7 +56,10 @@ def test_draws_come_from_the_posterior(kind: type[Beta] | type[Gaussian]) -> Non
 
 @pytest.mark.parametrize("kind", [Beta, Gaussian])
 async def test_choices_have_the_probabilities_of_thompson_sampling(kind: type[Beta] | type[Gaussian]) -> None:
-    """P(GEN) and each child's share, by integration; each within 4 standard errors (6e-5 to fail by chance)."""
+    """P(GEN) and each child's share come from integration. Each count is within 4 standard errors.
+
+    A right sampler exceeds that with probability 6e-5.
+    """
     search = await toy.search(toy.setting())
     root = answer(None, None, kind)
     root.conversation = search.root
@@ -67,7 +70,7 @@ async def test_choices_have_the_probabilities_of_thompson_sampling(kind: type[Be
         back_up(root, child, scores[0])
         for score in scores[1:4]:
             back_up(child, answer(nodes[0], child, kind), score)
-        child.children.clear()  # leaves again, so that the walk ends at them; what is believed of them stays
+        child.children.clear()  # leaves again, so that the walk ends at them; their posteriors stay
     gen, cont, *own = (mean_distribution(p) for p in (root.gen, root.cont, *(child.own for child in children)))
     p_gen = gen.expect(cont.cdf)
     largest = [
@@ -102,7 +105,10 @@ async def run(setting: Setting, options: ABMCTSOptions, digits: str = "7") -> tu
 
 @pytest.mark.parametrize("posterior", ["beta", "gaussian"])
 async def test_scores_reach_the_posteriors_that_they_concern(posterior: Any) -> None:
-    """GEN has seen the children, a node itself and all below it, CONT all that came by way of a child."""
+    """GEN observes the children's scores, CONT those of all nodes below the children.
+
+    A node's own posterior observes its score and those of all nodes below it.
+    """
     depths = set()
     for digits in map(str, range(10)):
         search, root = await run(toy.setting(), ABMCTSOptions(n=25, posterior=posterior), digits)

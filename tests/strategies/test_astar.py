@@ -1,4 +1,4 @@
-"""A* against the exhaustive search of the same tree."""
+"""A* against exhaustive search of the same tree."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from tests.strategies.test_laws import run
 
 
 async def all_paths(search: Search, k: int) -> list[list[Node]]:
-    """Every path to a finished node in the tree of k sampled steps behind each node."""
+    """Every path to a finished node, in the tree with k sampled steps after each node."""
     finished, frontier = [], [search.root]
     while frontier:
         node = frontier.pop()
@@ -27,7 +27,7 @@ async def all_paths(search: Search, k: int) -> list[list[Node]]:
         elif not node.full:
             distinct: dict[str, Node] = {}
             for child in await search.sample(node, k):
-                distinct.setdefault(child.text, child)  # the first of equal steps
+                distinct.setdefault(child.text, child)  # of equal steps, the first
             children = list(distinct.values())
             await search.score(children)
             frontier += children
@@ -35,10 +35,10 @@ async def all_paths(search: Search, k: int) -> list[list[Node]]:
 
 
 def path_costs(path: list[Node], aggregation: Aggregation) -> Iterator[float]:
-    """f along a path, straight from the definition: f = g + h, g the sum of max(0, h(parent) - h(child))."""
+    """f along a path, by its definition: f = g + h, where g is the sum of max(0, h(parent) - h(child))."""
     g = h_parent = 0.0
     for node in path:
-        h = 1 - (aggregate(node.step_scores, aggregation) if node.step_scores else 0)  # no step at all: no reward
+        h = 1 - (aggregate(node.step_scores, aggregation) if node.step_scores else 0)  # without a step, no reward
         g += max(0.0, h_parent - h)
         h_parent = h
         yield g + h
@@ -83,7 +83,7 @@ async def test_astar_expands_equal_siblings_once() -> None:
 
 
 async def test_astar_expands_states_in_the_order_of_f() -> None:
-    """The expansions, as the generator saw them, are those of a sorted frontier."""
+    """The generator sees the expansions in the order of a sorted frontier."""
     setting = toy.setting(sampling=Sampling(temperature=1.0, max_tokens=40))
     generator: Any = setting.generator
     expanded: list[list[int]] = []
@@ -115,7 +115,7 @@ Costs = dict[tuple[int, ...], list[float]]
 
 
 async def all_costs(digits: str) -> Costs:
-    """f along each path to a finished node, in the tree of two sampled steps behind each node."""
+    """f along each path to a finished node, in the tree with two sampled steps after each node."""
     search = await toy.search(toy.setting(sampling=SHORT), digits)
     paths = await all_paths(search, 2)
     return {tuple(node.index for node in path): list(path_costs(path, "last")) for path in paths}
@@ -127,7 +127,7 @@ def chosen(solution: Solution) -> tuple[int, ...]:
 
 
 async def test_weighted_astar_costs_at_most_its_weight_times_the_least() -> None:
-    """Pohl's bound; and the weight pays: fewer states are expanded."""
+    """The cost keeps Pohl's bound, and a larger weight expands fewer states."""
     spent = []
     for weight in (1, 1.5, 5):
         total = 0
@@ -145,7 +145,7 @@ async def test_weighted_astar_costs_at_most_its_weight_times_the_least() -> None
 
 
 async def best_first(search: Search, k: int, key: Any) -> Node | None:
-    """The first finished node of best-first search over a plain list that is sorted anew each time."""
+    """The first finished node of best-first search over a plain list that is sorted again before each expansion."""
     frontier: list[tuple[Node, int]] = [(search.root, 0)]
     met: set[tuple[str, Any]] = set()
     number = 0
@@ -165,7 +165,7 @@ async def best_first(search: Search, k: int, key: Any) -> Node | None:
 
 
 def cost_along(node: Node) -> tuple[float, float]:
-    """g and h of a node, from texts alone."""
+    """g and h of a node, computed from texts alone."""
     g = h = 0.0
     for part in node.trajectory:
         below = 1 - worth(part.completion)
@@ -187,7 +187,7 @@ def cost_along(node: Node) -> tuple[float, float]:
 async def test_each_order_is_that_of_a_frontier_sorted_by_hand(
     options: dict[str, Any], key: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rewards are whole eighths, so that equal f are common and the ties decide, and sums are exact."""
+    """Rewards are whole eighths, so sums are exact. Equal f are common, so the rule for ties decides."""
     whole = toy.reward
     monkeypatch.setattr(toy, "reward", lambda text: round(whole(text) * 8) / 8)
     for digits in map(str, range(25)):
@@ -215,7 +215,7 @@ async def test_a_depth_limit_bounds_every_path() -> None:
 
 
 async def test_states_of_equal_text_are_expanded_apart_if_asked() -> None:
-    """A greedy model: with its copies kept, the oldest first, each of the 2^d copies of step d is expanded."""
+    """With a greedy model, copies kept and the oldest first, all 2^d copies of step d are expanded."""
     for digits in map(str, range(8)):
         cold = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
         search = await toy.search(cold, digits)
@@ -239,7 +239,7 @@ async def test_what_the_frontier_holds_takes_part_in_the_vote_if_asked(how: str)
             first = await run(toy.setting(budget), "astar", ["k=6"], digits)
             voted = await run(toy.setting(budget), "astar", ["k=6", f"choose={how}"], digits)
             assert voted.usage.generated == first.usage.generated, "the search is the same, the answer may be another"
-            # each finished state once, scored: copies and what the budget left unscored do not vote
+            # each finished and scored state votes once: copies do not vote, nor do states that the budget left unscored
             states = {c.text: c for c in reversed(voted.candidates) if c.finished and c.scores}
             if not states:
                 continue

@@ -1,4 +1,4 @@
-"""Beam search against exhaustive search, and against its definition written without any of its machinery."""
+"""Beam search against exhaustive search, and against a plain implementation of its definition."""
 
 import itertools
 from collections import Counter
@@ -36,7 +36,7 @@ class EnumeratingGenerator(toy.ToyGenerator):
 
 @pytest.mark.parametrize("aggregation", ["last", "min", "prod", "mean"])
 async def test_beam_of_full_width_is_exhaustive_search(aggregation: str) -> None:
-    """As many beams as there are prefixes: nothing is pruned, all 27 solutions are seen, and the best is found."""
+    """With as many beams as prefixes, nothing is pruned. The search sees all 27 solutions and finds the best."""
     options = ["n=27", "width=3", "duplicates=no", f"aggregation={aggregation}"]
     for digits in "0123456789":
         setting = toy.setting(generator=EnumeratingGenerator())
@@ -48,7 +48,7 @@ async def test_beam_of_full_width_is_exhaustive_search(aggregation: str) -> None
 
 
 def worth(text: str, aggregation: str = "last") -> float:
-    """The toy reward of a whole text, from its steps."""
+    """The toy reward of a whole text: its step rewards, aggregated."""
     steps = [step for step in text.split("\n\n") if step]
     scores = [toy.reward("\n\n".join(steps[: i + 1])) for i in range(len(steps))]
     if not scores:
@@ -60,7 +60,7 @@ def worth(text: str, aggregation: str = "last") -> float:
 
 
 async def narrow(search: Search, n: int, width: int, iterations: int, duplicates: bool) -> list[Node]:
-    """The final nodes that beam search meets: Snell et al.'s procedure, with nothing but texts and rewards."""
+    """The final nodes that beam search meets: Snell et al.'s procedure, from texts and rewards alone."""
     final: list[Node] = []
     beams = [search.root]
     for iteration in range(iterations):
@@ -112,7 +112,7 @@ async def test_one_beam_of_width_one_is_sampling_step_by_step() -> None:
 
 
 async def test_equal_beams_are_one_when_asked() -> None:
-    """At a temperature of zero all steps are equal: one beam is left, scored once, and its samples are still n."""
+    """At temperature zero all steps are equal, so one beam is left. It is scored once and still samples n steps."""
     for digits in map(str, range(8)):
         cold = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
         solution = await run(cold, "beam", ["n=4", "width=2", "duplicates=no"], digits)
@@ -124,7 +124,7 @@ async def test_equal_beams_are_one_when_asked() -> None:
 
 @pytest.mark.parametrize("name", ["beam", "dvts"])
 async def test_a_lookahead_values_a_step_by_what_greedy_decoding_makes_of_it(name: str) -> None:
-    """One iteration, then the rest at once: the step that was gone on with is the one whose rollout is worth most."""
+    """After one iteration the rest is sampled at once. The step that is continued is the one with the best rollout."""
     changed = 0
     for digits in map(str, range(20)):
         options = ["n=5", "width=5", "iterations=2", "duplicates=yes"]
@@ -139,7 +139,7 @@ async def test_a_lookahead_values_a_step_by_what_greedy_decoding_makes_of_it(nam
                     (end,) = await search.sample(end, temperature=0)
             worths[step.address], alone[step.address] = worth(end.completion), worth(step.completion)
         open_steps = {step.address for step in steps if not step.final}
-        # a finished beam has left the race; in a subtree it wins or loses
+        # in beam search a finished step no longer competes; in a subtree of DVTS it does
         racing = [address for address in worths if name == "dvts" or address in open_steps]
         best = max(racing, key=lambda address: worths[address], default=None)
         grown = continued(solution)
@@ -149,7 +149,7 @@ async def test_a_lookahead_values_a_step_by_what_greedy_decoding_makes_of_it(nam
 
 
 def continued(solution: Solution) -> set[tuple[int, ...]]:
-    """First steps behind which more than one solution was sampled: a greedy rollout ends in one."""
+    """The first steps that lead to more than one solution. A greedy rollout alone gives one."""
     firsts = [candidate.address[:1] for candidate in solution.candidates if len(candidate.address) == 2]
     return {first for first in firsts if firsts.count(first) > 1}
 
@@ -159,7 +159,8 @@ async def test_a_lookahead_is_paid_for_and_no_answer() -> None:
     for digits in "0123456789":
         setting = toy.setting(generator=EnumeratingGenerator())
         solution = await run(setting, "beam", ["n=3", "width=3", "lookahead=2"], digits)
-        # three levels of three steps, of two tokens each; behind those of the first level two greedy steps, then one
+        # three levels of three steps, of two tokens each; a rollout has two greedy steps after the first level
+        # and one after the second
         assert solution.usage.passes == 3 * 3 + 3 * 2 + 3 * 1
         assert solution.usage.generated == 2 * solution.usage.passes
         assert solution.chosen is not None

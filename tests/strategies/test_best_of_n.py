@@ -1,4 +1,4 @@
-"""Best-of-N by steps, and the knockout in which the generator judges."""
+"""Best-of-N by steps, and the knockout tournament in which the generator judges."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ async def test_by_steps_it_is_a_search_with_one_subtree() -> None:
 
 
 class Judge(toy.ToyGenerator):
-    """Answers a comparison as `prefer(a, b)` says, "A" or "B" (or anything else: no verdict), in six tokens."""
+    """Answers a comparison in six tokens by `prefer(a, b)`: "A" or "B"; any other text is no verdict."""
 
     def __init__(self, prefer: Callable[[str, str], str]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def candidates(root: Node, texts: Sequence[str], logprobs: Sequence[float] | Non
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 10])
 async def test_the_knockout_finds_the_condorcet_winner(n: int) -> None:
-    """Who beats everyone else wins, whatever the judge thinks of the others."""
+    """A candidate that beats every other one wins, whatever the judge says of the others."""
     rng = random.Random(n)
     texts = list("0123456789")[:n]
     for _ in range(20):
@@ -114,7 +114,7 @@ async def test_a_judge_who_likes_a_position_decides_nothing() -> None:
 
 
 async def test_a_tie_of_all_is_decided_by_coins() -> None:
-    """Of four who are equal in all, each wins a quarter of 400 knockouts; five standard errors are 43."""
+    """Each of four equal candidates wins a quarter of 400 knockouts. Five standard errors are 43."""
     wins = dict.fromkeys("1234", 0)
     for seed in range(400):
         search = await toy.search(toy.setting(generator=Judge(lambda a, b: "?"), seed=0), str(seed))
@@ -143,7 +143,7 @@ async def test_unfinished_solutions_compete_only_among_themselves() -> None:
 
 
 async def test_comparisons_that_the_budget_does_not_cover_are_ties() -> None:
-    """Two verdicts of six tokens are covered, so the first round is judged and the second is not."""
+    """The budget covers the first round's verdicts, of six tokens each, and not the second round's."""
     judge = Judge(lambda a, b: "A" if a < b else "B")
     search = await toy.search(toy.setting("24tok", generator=judge))
     nodes = candidates(search.root, list("1234"), [-2, -9, -1, -9])
@@ -181,7 +181,7 @@ def test_bad_options(options: list[str], message: str) -> None:
 
 
 async def test_a_budget_of_passes_is_not_outrun_by_samples() -> None:
-    """Each takes a pass at least, so no more of them are ever sampled than there are passes."""
+    """Each sample takes at least one pass, so there are never more samples than passes."""
     for digits in map(str, range(12)):
         for passes in (1, 4, 8):
             solution = await run(toy.setting(f"{passes}prm"), "best-of-n", [], digits)

@@ -1,4 +1,4 @@
-"""Budget forcing: how long the thinking is, what is forced and what that costs. The toy thinks until a blank line."""
+"""Budget forcing: the length of the thinking, the forced text and its cost. The toy thinks until a blank line."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ CLOSE, WAIT, FINAL = "\n\n", "5", "77"
 
 @dataclass
 class Record:
-    """What the strategy asked the search for."""
+    """The nodes that the strategy sampled or forced."""
 
     thoughts: list[Node] = field(default_factory=list)
     answers: list[Node] = field(default_factory=list)
@@ -70,7 +70,7 @@ async def test_thinking_never_exceeds_its_budget(thinking: int, waits: int, wait
 
 @pytest.mark.parametrize("waits", [0, 1, 2, 5])
 async def test_it_waits_as_often_as_asked_and_forced_text_is_free(waits: int) -> None:
-    """With room for all of it: each end is taken back, and paid for since it was sampled."""
+    """There is room for all waits. Each end is taken back, but still paid for, since it was sampled."""
     cut_off = 0
     for digits in map(str, range(30)):
         record, solution, chosen = await run(digits, waits=waits, thinking=40)
@@ -94,7 +94,7 @@ async def test_it_waits_as_often_as_asked_and_forced_text_is_free(waits: int) ->
 
 
 async def test_without_a_delimiter_thinking_ends_where_the_model_ends() -> None:
-    """The toy's vocabulary has no </think>. To wait is to take the end token back; a cut has no delimiter."""
+    """The toy's vocabulary has no </think>. So a wait takes the end token back, and a cut adds no delimiter."""
     ended = 0
     for digits in map(str, range(20)):
         record, _, chosen = await run(digits, close=None, waits=1, thinking=30)
@@ -131,7 +131,7 @@ async def test_without_forcing_it_is_plain_sampling() -> None:
 
 
 class Endless(toy.ToyGenerator):
-    """Thinks for ever, but answers with one digit behind the forced text."""
+    """Thinks without end, but answers with one digit after the forced text."""
 
     async def generate(self, request: Request) -> list[Completion]:
         prompt = list(request.prompt)
@@ -162,7 +162,7 @@ async def test_forced_text_is_not_taken_from_the_answers_share() -> None:
     )
     assert solution.chosen is not None
     chosen = solution.candidates[solution.chosen]
-    forced = 2 + 1 + 1  # "77", and blank lines before and after the delimiter, which is one, too
+    forced = 2 + 1 + 1  # "77", and a blank line before and after the delimiter, itself one
     assert chosen.num_tokens <= 20
     assert chosen.finished
     assert solution.usage.generated == 20 - forced - 1 - 3 + 2

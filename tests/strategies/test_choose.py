@@ -1,4 +1,4 @@
-"""The final choice against its definition, on candidates made by hand."""
+"""The final choice against its definition, on constructed candidates."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ async def searched() -> Search:
 
 
 def defined(given: list[Sample], how: Choice) -> int | None:
-    """The choice by its definition: index of the winner, None where nobody counts."""
+    """The choice by its definition: the index of the winner, or None if no candidate counts."""
     key = {"prm": "score", "weighted": "score", "logprob": "logprob"}.get(how)
     counting = [i for i, sample in enumerate(given) if sample.finished] or list(range(len(given)))
     counting = [i for i in counting if key is None or getattr(given[i], key) is not None]
@@ -68,7 +68,7 @@ async def test_the_choice_is_the_one_defined(how: Choice, given_samples: list[Sa
     nodes = [sample.node(search.root, index) for index, sample in enumerate(given_samples)]
     expected = defined(given_samples, how)
     chosen = await search.choose(nodes, how)
-    assert chosen is (None if expected is None else nodes[expected])  # nothing was sampled by this search: no best
+    assert chosen is (None if expected is None else nodes[expected])  # this search sampled nothing, so it has no best
 
 
 @given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from([0.0, 0.25, 0.5, 7.0])), min_size=1, max_size=9))

@@ -1,4 +1,4 @@
-"""A budget of seconds that ends while a slow completion is awaited: what the others gave is scored and chosen from."""
+"""A budget of seconds ends during a slow completion: the other completions are scored, and one of them is chosen."""
 
 import asyncio
 import time
@@ -14,7 +14,10 @@ from infer.testing import toy
 
 
 class Slow(toy.ToyGenerator):
-    """Of all completions, counted as they are asked for, some take until the deadline and have one token by then."""
+    """One request takes until its deadline: the one that asks for completion number `slow`, counted over all requests.
+
+    Its last completion has one token by then.
+    """
 
     def __init__(self, slow: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DVTS against its subtrees, each searched alone."""
+"""DVTS against separate searches of its subtrees."""
 
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from tests.strategies.test_laws import run
 
 
 async def subtree(search: Search, index: int, width: int, iterations: int) -> list[Node]:
-    """All final nodes of one subtree in a search of its own: of `width` next steps the best one, again and again."""
+    """All final nodes of one subtree, searched alone: of `width` next steps it keeps the best, again and again."""
     search.root.num_children = index * width  # the samples of the subtrees before this one
     final: list[Node] = []
     node = search.root
@@ -31,7 +31,7 @@ async def subtree(search: Search, index: int, width: int, iterations: int) -> li
 
 @pytest.mark.parametrize(("n", "width", "iterations"), [(6, 2, 40), (9, 3, 2), (4, 4, 40), (3, 1, 40)])
 async def test_subtrees_are_independent(n: int, width: int, iterations: int) -> None:
-    """What is found is the union of what the subtrees find alone; the answer is the best of it."""
+    """DVTS finds the union of the solutions that its subtrees find alone, and answers with the best."""
     for digits in map(str, range(12)):
         solution = await run(setting(), "dvts", [f"n={n}", f"width={width}", f"iterations={iterations}"], digits)
         alone: list[Node] = []
@@ -54,7 +54,7 @@ async def test_subtrees_are_independent(n: int, width: int, iterations: int) -> 
     ],
 )
 async def test_a_trace_tells_what_was_pruned(name: str, options: list[str], tmp_path: Path) -> None:
-    """What was pruned is never continued; and where no frontier is left, an open end of the tree was pruned."""
+    """A pruned node is never continued. Where no frontier is left, each unfinished leaf of the tree was pruned."""
     total = 0
     for digits in map(str, range(12)):
         solution = await run(replace(toy.setting(), watch=partial(Trace, tmp_path)), name, options, digits)

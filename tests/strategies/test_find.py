@@ -1,4 +1,4 @@
-"""Strategies of other packages are found like our own: the example of CONTRIBUTING.md, installed for real."""
+"""Strategies of other packages are found like our own. The tests install the example of CONTRIBUTING.md."""
 
 import re
 from pathlib import Path

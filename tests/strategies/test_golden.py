@@ -1,7 +1,8 @@
-"""The solutions of every strategy on fixed seeds stay what they were.
+"""The solutions of every strategy on fixed seeds do not change.
 
-`golden.json` has a digest of each variant of the laws at each budget, over three problems. Where a change is meant to
-change solutions, say which and why, and write the file again: `python -m tests.strategies.test_golden`.
+`golden.json` has a digest of each variant of the laws at each budget, over three problems. If a change is meant to
+change solutions, its commit message says which and why. Then write the file again:
+`python -m tests.strategies.test_golden`.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ CANDIDATE = ["address", "tokens", "answer", "finished", "scores", "logprob", "we
 
 
 def essence(solution: Solution) -> str:
-    """All that a change of structure must not change."""
+    """The parts of a solution that a refactoring must not change."""
     stored = solution.model_dump(mode="json")
     candidates = [{name: candidate[name] for name in CANDIDATE} for candidate in stored["candidates"]]
     usage = {name: stored["usage"][name] for name in USAGE}

@@ -1,4 +1,4 @@
-"""The laws of strategies on each of ours, and those of the search below them, on models that can be counted exactly."""
+"""The laws of strategies for each of ours, and the laws of the search, on toy models with exact counts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from infer.testing import StrategyLaws, toy
 
 
 class Laws(StrategyLaws):
-    too_small = ["1tok", "1e4flops"]  # one token can't be shared by the steps of an expansion
+    too_small = ["1tok", "1e4flops"]  # the steps of an expansion can't share one token
 
 
 class TestGreedy(Laws):
@@ -127,7 +127,7 @@ def test_every_installed_strategy_is_under_these_laws() -> None:
     assert {name for name, _ in VARIANTS} == set(names())
 
 
-installed = cache(find)  # finding a strategy takes longer than many a test
+installed = cache(find)  # finding a strategy takes longer than many tests
 
 
 async def run(setting: Setting, name: str, options: list[str], digits: str = "7") -> Solution:
@@ -195,7 +195,7 @@ async def test_runner_records_every_problem_once_and_keeps_only_so_many_in_fligh
         for i in range(50):
             opened.append(str(i))
             assert len(opened) - len(outcomes) <= 5
-            # one problem too long for the context, in the middle: the others are solved all the same
+            # one problem in the middle is too long for the context; the others are still solved
             yield Problem(f"p{i}", "9" * 300 if i == 25 else str(i), answer="3")
 
     strategy = find("astar")

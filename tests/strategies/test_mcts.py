@@ -23,7 +23,7 @@ SHORT = Sampling(temperature=1.0, max_tokens=18)
 
 
 class TellingToy(toy.ToyGenerator):
-    """A toy that tells its real log-probabilities."""
+    """A toy that reports its real log-probabilities."""
 
     def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
         done = super()._complete(request, prompt, seed)
@@ -33,7 +33,7 @@ class TellingToy(toy.ToyGenerator):
 
 
 def reward(node: Node) -> float:
-    """Of a step: nothing if it says nothing, or ran out of room before an answer."""
+    """The reward of a step: zero for a blank completion and for one that ran out of room before an answer."""
     useless = not node.completion.strip() or (node.full and not node.finished)
     return 0.0 if useless else toy.reward(node.completion)
 
@@ -47,7 +47,7 @@ class FixedTree:
         self.steps: dict[Path, list[Node]] = {}
 
     async def step(self, path: Path, i: int) -> Path:
-        """The path of the i-th next step: that of the first step equal to it."""
+        """The path of the i-th next step. Equal steps share the path of the first of them."""
         steps = self.steps.setdefault(path, [])
         while len(steps) <= i:
             steps += await self.search.sample(self.nodes[path])
@@ -69,7 +69,7 @@ class FixedTree:
 
 
 async def reference(tree: FixedTree, options: MCTSOptions) -> dict[Path, int]:
-    """Visits after `options.simulations` simulations, by the formulas: N, W and the numbers in flight in tables."""
+    """Visits after `options.simulations` simulations, by the formulas. Tables hold N, W and the numbers in flight."""
     visits: dict[Path, int] = defaultdict(int)
     total: dict[Path, float] = defaultdict(float)
     flying: dict[Path, int] = defaultdict(int)
@@ -200,7 +200,7 @@ async def test_visits_and_values_are_conserved(values: Any, parallel: int) -> No
 
 
 async def test_the_best_leaf_is_found_as_simulations_grow() -> None:
-    """With a fixed number of next steps of each node the tree is finite: at the last of them all of it was seen."""
+    """Each node has a fixed number of next steps, so the tree is finite. The largest search sees all of it."""
     for digits in map(str, range(12)):
         full = await toy.search(toy.setting(sampling=SHORT), digits)
         samples, best, frontier = 0, 0.0, [full.root]
@@ -233,7 +233,7 @@ async def test_the_tree_does_not_depend_on_timing() -> None:
 
 
 async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
-    """At a temperature of zero there is one path; the shares double once, which shows nothing new."""
+    """At a temperature of zero there is one path. The shares double once, which finds nothing new."""
     for digits in map(str, range(10)):
         setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
         search, tree, _ = await run(
@@ -260,7 +260,7 @@ async def test_the_path_of_most_visits_is_chosen(values: Any, parallel: int) -> 
 
 
 async def test_more_simulations_in_flight_than_one() -> None:
-    """The toy saw several calls at once, and never more than were asked for."""
+    """The toy sees as many calls at once as `parallel` allows, and never more."""
     most = 0
     setting = toy.setting()
     generator: Any = setting.generator
@@ -328,7 +328,7 @@ async def test_an_outcome_model_is_asked_about_whole_solutions_only() -> None:
 
 
 async def test_as_many_simulations_are_in_flight_as_the_budget_covers() -> None:
-    """Of 100 tokens each at most, a step and its rollout together."""
+    """A simulation, a step with its rollout, takes at most 100 tokens."""
 
     class Peak(toy.ToyGenerator):
         peak = 0

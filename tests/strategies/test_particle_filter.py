@@ -1,4 +1,4 @@
-"""Particle filtering: exact expectations over all random choices, the paper's weights, and degenerate scores."""
+"""Particle filtering: exact expectations over all random choices, the paper's weights, degenerate scores."""
 
 import math
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ Masses = dict[tuple[int, ...], float]
 
 
 async def run_filter(search: Any, options: ParticleFilterOptions, particles: Particles) -> None:
-    resample = vars(strategy)["RESAMPLING"][options.resampling]  # as a test may have replaced it
+    resample = vars(strategy)["RESAMPLING"][options.resampling]  # a test may have replaced it
     await module.run_filter(search, particles, options.mode, options.ess, resample, options.temperature_at)
 
 
@@ -86,7 +86,7 @@ async def test_a_score_of_zero_on_the_way_does_not_make_exact_mode_miss_what_lie
 async def test_a_budget_that_thins_the_particles_leaves_exact_mode_unbiased(
     monkeypatch: pytest.MonkeyPatch, budget: str
 ) -> None:
-    """It has five steps: two particles take the first two, and one takes the next where nobody has ended."""
+    """The budget is five steps. Two particles take one each, and then one particle goes on unless one has ended."""
     options = ParticleFilterOptions(n=3, mode="smc", resampling="systematic")
     posterior, constant = tree_model.posterior(depth=2)
     mass = await expectation(monkeypatch, options, depth=2, budget=budget)
@@ -101,7 +101,7 @@ async def test_the_papers_mode_estimates_something_else(monkeypatch: pytest.Monk
 
 
 def reference_filter(options: ParticleFilterOptions, choices: Choices) -> Masses:
-    """The paper's algorithm as its pseudocode has it, over tuples of tokens; returns the final softmax weights."""
+    """The paper's pseudocode, over tuples of tokens. Returns the final softmax weights."""
 
     def ended(y: tuple[int, ...]) -> bool:
         return y not in {(), *((t[:k]) for t in tree_model.trajectories() for k in (1, 2) if len(t) > k)}
@@ -127,7 +127,7 @@ def reference_filter(options: ParticleFilterOptions, choices: Choices) -> Masses
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 async def test_the_papers_mode_is_the_papers_algorithm(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
-    """The expected final weights of each trajectory, all random choices enumerated on both sides."""
+    """Both give each trajectory the same expected final weight. All random choices are enumerated on both sides."""
     options = ParticleFilterOptions(n=2, temperature=temperature)
 
     async def ours(choices: Choices) -> Masses:
@@ -165,7 +165,7 @@ async def test_one_particle_is_plain_sampling_in_steps(mode: Any) -> None:
 
 
 async def test_finished_particles_stay_as_they_are_and_take_part() -> None:
-    """Copies of one prefix go on apart from each other; a finished particle is neither sampled nor scored again."""
+    """Copies of one prefix continue independently. A finished particle is neither sampled nor scored again."""
     for digits in map(str, range(20)):
         search = await toy.search(toy.setting(sampling=Sampling(temperature=1.0, max_tokens=60)), digits)
         particles = Particles.start(search.root, 6)
@@ -196,7 +196,7 @@ async def test_weights_of_the_modes() -> None:
         particles.weigh(search, "paper", 2.0)
         assert particles.log_weights == pytest.approx([math.log(scores[-1] / (1 - scores[-1])) / 2])
         particles.weigh(search, "smc", 1.0)
-        particles.log_weights = particles.log_potentials  # as if only this mode had weighed it
+        particles.log_weights = particles.log_potentials  # as if only this mode had set weights
     assert len(set(scores)) > 1
 
 
@@ -217,7 +217,7 @@ class Constant(toy.ToyVerifier):
 @pytest.mark.parametrize("mode", ["paper", "smc"])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 async def test_scores_of_zero_and_one_are_no_certainty(value: float, mode: Any, choose: Any) -> None:
-    """All particles then weigh the same, and the normalizing constant is finite."""
+    """If all scores are 0 or all are 1, all particles weigh the same and the normalizing constant is finite."""
     setting = toy.setting(verifier=Constant(value))
     options = ParticleFilterOptions(n=4, mode=mode, choose=choose, temperature=0.01)
     search = await toy.search(setting)
@@ -239,7 +239,7 @@ async def test_an_answer_without_a_step_weighs_next_to_nothing() -> None:
 
 
 async def test_a_draw_is_by_weight_among_the_finished() -> None:
-    """10,000 draws against the weights of the finished particles; a chi-square this large has probability 1e-6."""
+    """10,000 draws follow the weights of the finished particles. A chi-square this large has probability 1e-6."""
     search = await toy.search(toy.setting())
     ends: list[Finish] = ["end", "step", "end", "end"]
     nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(ends)]
@@ -317,7 +317,7 @@ class Even(toy.ToyGenerator):
 
 
 async def test_a_scarce_budget_is_left_to_fewer_particles() -> None:
-    """Eight particles take 128 tokens to their ends. They end together: with less, and still eight, none would."""
+    """Eight particles need 128 tokens, and all end at the same step. With fewer tokens, none of eight would finish."""
     for amount in range(44, 128):
         search = await toy.search(toy.setting(f"{amount}tok", generator=Even()))
         solution = await particle_filter(search, ParticleFilterOptions(n=8))

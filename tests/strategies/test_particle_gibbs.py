@@ -1,4 +1,4 @@
-"""Particle Gibbs: its transition matrix by enumerating every random choice, against the posterior."""
+"""Particle Gibbs: its transition matrix, from an enumeration of all random choices, against the posterior."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -21,7 +21,7 @@ from tests.tree_model import Tokens
 
 
 async def grow(search: Search, tokens: Tokens) -> list[Node]:
-    """A trajectory put on the tree, scored."""
+    """Adds a trajectory to the tree and scores it."""
     node, nodes = search.root, list[Node]()
     for token in tokens:
         finish: Any = "end" if token == tree_model.END else "step"
@@ -35,7 +35,7 @@ async def grow(search: Search, tokens: Tokens) -> list[Node]:
 async def transitions(
     monkeypatch: pytest.MonkeyPatch, options: ParticleGibbsOptions, depth: int, start: Tokens
 ) -> dict[Tokens, float]:
-    """The probability of each next reference, given this one."""
+    """The probability of each next reference, given the reference `start`."""
 
     async def run(choices: Choices) -> Tokens:
         monkeypatch.setattr(module, "multinomial", enumerated(multinomial, choices))
@@ -57,7 +57,7 @@ async def transitions(
     [
         (3, ParticleGibbsOptions(n=2)),
         (3, ParticleGibbsOptions(n=2, ess=0.9, temperature=0.5)),
-        (2, ParticleGibbsOptions(n=3)),  # where an ended reference can give its place away
+        (2, ParticleGibbsOptions(n=3)),  # an ended reference can give its place away here
     ],
 )
 async def test_one_iteration_leaves_the_posterior_as_it_is(
@@ -98,7 +98,7 @@ async def test_the_reference_is_kept_and_not_sampled_again(monkeypatch: pytest.M
 
 
 async def test_a_reference_that_has_ended_gives_its_place_to_one_of_the_ended() -> None:
-    """Ancestor sampling by weight: 10,000 draws; a chi-square this large has probability 1e-6."""
+    """10,000 ancestors are drawn by weight. A chi-square this large has probability 1e-6."""
     search = await toy.search(toy.setting())
     ends: list[Finish] = ["end", "step", "end", "end"]
     nodes = [Node(search.root, i, [i], 1, str(i), finish) for i, finish in enumerate(ends)]

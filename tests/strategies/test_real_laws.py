@@ -1,4 +1,4 @@
-"""The laws of `test_laws` on real engines: what the ledger says is what the engine counted."""
+"""The laws of `test_laws` on real engines: the ledger's numbers equal the engine's own counts."""
 
 import asyncio
 from typing import Any
@@ -38,7 +38,7 @@ VARIANTS = [
 ]
 BUDGETS = [None, "50tok", "400tok", "12prm"]
 SCORED = [("best-of-n", ["n=6", "choose=weighted"]), ("astar", ["k=3", "width=2"])]
-"""Those that use both models, from one prompt and from many."""
+"""Strategies that use both models: one that samples from one prompt, and one that samples from many."""
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def chosen_text(solution: Solution) -> str:
 
 
 class Counted:
-    """vLLM's own statistics of what an engine's steps did, summed while open."""
+    """vLLM's own statistics of an engine's steps, summed inside the `with` block."""
 
     def __init__(self, engine: Any) -> None:
         self.generated = self.prompt = self.cached = 0
@@ -141,16 +141,16 @@ async def test_same_seed_gives_the_same_result_whatever_else_is_in_flight(
     for first, second in zip(alone * 2, together, strict=True):
         assert [candidate.tokens for candidate in first.candidates] == [c.tokens for c in second.candidates]
         assert first.answer == second.answer
-        # of equal candidates, the noise of batching may choose another one
+        # batching adds noise to scores, so another one of several equal candidates may be chosen
         assert chosen_text(first) == chosen_text(second)
 
 
 async def test_over_http_everything_is_the_same_and_counted(
     nano_server: Server, vllm_pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a vLLM server come the solutions of the engine in process, and the ledger is the server's own count.
+    """A vLLM server gives the same solutions as the engine in process, and the ledger equals the server's own count.
 
-    A server samples by vLLM's seeds, and here so does the engine.
+    The server uses vLLM's own seeded sampler, so the engine uses it here too.
     """
     monkeypatch.setattr(vllm_pair[0]._engine, "draws", False)
     here = VLLMGenerator(vllm_pair[0]._engine), vllm_pair[1]
@@ -174,7 +174,7 @@ async def test_over_http_everything_is_the_same_and_counted(
 async def test_every_strategy_finds_the_same_on_both_backends(
     vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]
 ) -> None:
-    """The same seed samples the same tokens, so all candidates are the same, and so is the choice."""
+    """The same seed samples the same tokens, so candidates and choice are the same."""
     for name, options in VARIANTS:
         left, right = [
             await asyncio.gather(*(run(setting(pair, "300tok"), name, options, p) for p in PROBLEMS))
@@ -187,7 +187,7 @@ async def test_every_strategy_finds_the_same_on_both_backends(
 
 
 async def test_backends_agree(vllm_pair: tuple[Any, Any], transformers_pair: tuple[Any, Any]) -> None:
-    """Greedy tokens, their log-probabilities and every step's reward."""
+    """Both give the same greedy tokens, log-probabilities and step rewards."""
     solutions = []
     for pair in (vllm_pair, transformers_pair):
         given = setting(pair, None)
@@ -203,7 +203,7 @@ async def test_backends_agree(vllm_pair: tuple[Any, Any], transformers_pair: tup
 
 
 async def test_scores_do_not_depend_on_how_the_steps_were_asked_for(pair: tuple[Any, Any]) -> None:
-    """Step by step, or all steps of a completion at once."""
+    """Scores are the same step by step as for all steps of a completion at once."""
     given = setting(pair, None)
     for prompt in PROBLEMS:
         search = await Search.open(given, Problem(prompt, prompt), [{"role": "user", "content": prompt}])
@@ -216,7 +216,7 @@ async def test_scores_do_not_depend_on_how_the_steps_were_asked_for(pair: tuple[
 
 
 async def test_scoring_a_child_computes_its_own_tokens_only(vllm_pair: tuple[Any, Any]) -> None:
-    """Up to one block of the prefix cache for each step scored."""
+    """Each scored step may compute up to one more block of the prefix cache."""
     given = setting(vllm_pair, None)
     search = await Search.open(given, Problem("x", PROBLEMS[3]), [{"role": "user", "content": PROBLEMS[3]}])
     node, steps = search.root, 0

@@ -1,4 +1,4 @@
-"""Resampling schemes: their exact expectations and covariances, by enumerating every outcome; degenerate weights."""
+"""Resampling schemes: exact expectations and covariances over all outcomes, and degenerate weights."""
 
 import math
 from typing import Any
@@ -62,7 +62,7 @@ async def test_counts_are_unbiased(name: Resampling, n: int, weights: list[float
 @pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize("scheme", [residual, stratified])
 async def test_no_function_has_more_variance_than_under_multinomial(scheme: Any, n: int, weights: list[float]) -> None:
-    """Douc, Cappé and Moulines 2005, sections 3.1 and 3.2: the difference of covariances has no negative eigenvalue."""
+    """The difference of covariances has no negative eigenvalue (Douc, Cappé and Moulines 2005, sections 3.1, 3.2)."""
     _, worst = await moments(multinomial, np.array(weights), n)
     _, covariance = await moments(scheme, np.array(weights), n)
     assert np.linalg.eigvalsh(worst - covariance).min() > -1e-9
@@ -80,7 +80,7 @@ async def test_systematic_counts_vary_the_least_that_whole_numbers_can(n: int, w
 
 
 async def test_systematic_is_worse_than_multinomial_for_some_function() -> None:
-    """The documented exception: alternating particles are drawn all alike (Douc, Cappé and Moulines 2005, sec. 3.4)."""
+    """The documented exception: where values alternate, all draws have one value (Douc et al. 2005, section 3.4)."""
     weights = np.full(8, 1 / 8)
     alternating = np.array([1.0, 0.0] * 4)
     n = 4

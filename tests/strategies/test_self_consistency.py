@@ -1,4 +1,4 @@
-"""Self-consistency: its early stop against all that could still come, by brute force."""
+"""Self-consistency: its early stop against all possible continuations, by brute force."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ def votes_of(answers: Sequence[str | None], weights: Sequence[float] | None = No
 
 
 def winner(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
-    """By the definition: the largest sum of votes, of equal ones the first that was seen."""
+    """The winner by its definition: the answer with the largest sum of votes; of equal sums, the one seen first."""
     totals: dict[str, float] = {}
     for answer, weight in zip(answers, weights or [1.0] * len(answers), strict=True):
         if answer is not None:
@@ -38,7 +38,7 @@ def winner(answers: Sequence[str | None], weights: Sequence[float] | None = None
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
 def test_the_winner_is_certain_exactly_when_no_completion_changes_it(n: int) -> None:
-    """Both ways, ties included: it never stops too early, and never goes on in vain."""
+    """The rule never stops too early and never continues needlessly, ties included."""
     for drawn in range(1, n + 1):
         completions = list(itertools.product([*ANSWERS, "new", "newer"], repeat=n - drawn))
         for answers in itertools.product(ANSWERS, repeat=drawn):
@@ -63,20 +63,20 @@ def test_no_weights_to_come_change_a_certain_winner(
 
 
 def test_rounding_of_sums_does_not_break_a_tie_too_early() -> None:
-    """0.1 ten times is less than 1: the rival's three more whole votes are not measured by one addition."""
+    """Ten times 0.1 sums to less than 1. So the rival's coming votes are added one by one, as the tally adds them."""
     for tenths in range(1, 40):
         rival = sum([0.1] * tenths)
         for coming in range(1, 30):
             grown = rival
             for _ in range(coming):
                 grown += 1.0
-            # the leader has exactly what the rival can reach, and was seen later: it loses that tie
+            # the rival can just reach the leader's sum; it was seen first, so it wins that tie
             assert not certain({1: grown, 0: rival}, coming)
 
 
 @pytest.mark.parametrize("options", [{"stop": "certain"}, {"stop": "beta", "threshold": 0.8}])
 def test_a_wave_holds_no_sample_too_many_and_is_as_large_as_that_allows(options: dict[str, Any]) -> None:
-    """No completion makes the rule hold inside the wave, and one does at its end."""
+    """Inside the wave no continuation makes the rule hold. At its end some continuation does."""
     configured = SelfConsistencyOptions(**options)
     n = 6
 
@@ -99,7 +99,7 @@ def test_a_wave_holds_no_sample_too_many_and_is_as_large_as_that_allows(options:
 
 
 def beta_tail(most: int, second: int) -> float:
-    """P(p > 1/2), p ~ Beta(most + 1, second + 1), by the binomial tail."""
+    """P(p > 1/2) for p ~ Beta(most + 1, second + 1), as a binomial tail."""
     total = most + second + 1
     return sum(math.comb(total, k) for k in range(most + 1)) / 2**total
 
@@ -108,7 +108,7 @@ def test_the_posterior_of_two_answers_is_the_beta_tail() -> None:
     for most in range(30):
         for second in range(most + 1):
             assert posterior([second, most]) == pytest.approx(beta_tail(most, second), rel=1e-12)
-    assert posterior([4.0]) == pytest.approx(1 - 1 / 32)  # one answer, seen four times: the other was not seen yet
+    assert posterior([4.0]) == pytest.approx(1 - 1 / 32)  # one answer, seen four times; no other yet
 
 
 @pytest.mark.parametrize("answers", [3, 4, 10, 40])
@@ -136,7 +136,7 @@ async def test_stopping_early_gives_the_same_answer_from_fewer_samples(weights: 
         drawn = len(early.candidates)
         assert early.candidates == whole.candidates[:drawn]
         fewer += n - drawn
-        if weights == "count":  # and at the first sample that made the winner certain
+        if weights == "count":  # it also stops at the first sample that makes the winner certain
             answers = [c.answer if c.finished else None for c in whole.candidates]
             needed = next(
                 m for m in range(1, n + 1) if m == n or ((votes := votes_of(answers[:m])) and certain(votes, n - m))
@@ -155,14 +155,14 @@ async def test_the_weights_are_those_of_their_definition() -> None:
         )
         finished = [c for c in scored.candidates if c.finished and c.scores]
         answers = [c.answer for c in finished]
-        assert plain.answer == winner(answers)  # who has no step gives no answer
+        assert plain.answer == winner(answers)  # a candidate without a step has no answer
         assert scored.answer == winner(answers, [min(c.scores or []) for c in finished])
         differ += plain.answer != scored.answer
     assert differ > 0
 
 
 async def test_adaptive_rules_stop_at_their_threshold() -> None:
-    """A greedy model says the same each time: P(p > 1/2) = 1 - 2^-(v+1) after v samples."""
+    """A greedy model repeats its answer, so P(p > 1/2) = 1 - 2^-(v+1) after v samples."""
     for threshold, needed in ((0.8, 2), (0.95, 4), (0.99, 6)):
         for stop in ("beta", "dirichlet"):
             setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
@@ -173,7 +173,7 @@ async def test_adaptive_rules_stop_at_their_threshold() -> None:
 
 
 async def test_a_budget_bounds_what_can_still_come() -> None:
-    """Without n each token left could be a solution: the search stops when even these could not outvote the leader."""
+    """Without n, each remaining token could be a solution. The search stops when even so the leader can't lose."""
     stopped = 0
     for digits in map(str, range(12)):
         for amount in (30, 90):

@@ -1,4 +1,4 @@
-"""Self-refine against its equations, on a toy whose conversations are written down."""
+"""Self-refine against its equations, on a toy that records its conversations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Chat = list[tuple[str, str]]
 
 
 class ListeningToy(toy.ToyGenerator):
-    """Knows which chat each completion answers, and says what it was told to in the n-th critique."""
+    """Records the chat that each completion answers. Its critique number `satisfied_at` is `verdict`."""
 
     def __init__(
         self, satisfied_at: int | None = None, verdict: str = "It is correct.", max_context: int = 2000

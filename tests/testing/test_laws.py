@@ -1,4 +1,4 @@
-"""The laws that ship: another package's strategies and generators can be run on them, and broken ones fail."""
+"""The packaged laws: another package's strategies and generators can be tested by them, and broken ones fail."""
 
 import asyncio
 import itertools
@@ -86,7 +86,7 @@ def example(name: str) -> str:
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_another_package_runs_them(tmp_path: Path, mode: str) -> None:
-    """The first strategy of CONTRIBUTING.md and its test, installed elsewhere, in a folder without settings."""
+    """The first strategy of CONTRIBUTING.md and its test run as another package, in a folder without settings."""
     (tmp_path / "elsewhere.py").write_text(example("strategies/shortest.py"))
     installed = tmp_path / "elsewhere-1.0.dist-info"
     installed.mkdir()
@@ -114,7 +114,7 @@ def test_another_package_runs_them(tmp_path: Path, mode: str) -> None:
         if law.startswith("test_")
     }
     scored = "test_what_is_too_long_for_the_verifier_is_not_scored_and_the_solution_says_so"
-    assert laws - passed == {f"TestShortest::{scored}", f"TestTheFunction::{scored}"}  # it asks for no scores
+    assert laws - passed == {f"TestShortest::{scored}", f"TestTheFunction::{scored}"}  # the strategy asks for no scores
 
 
 # Broken strategies
@@ -123,32 +123,32 @@ count = itertools.count()
 
 
 async def fickle(search: Search, options: Options) -> Solution:
-    """Depends on what ran before."""
+    """Its result depends on what ran before."""
     samples = await search.sample(search.root, 1 + next(count), until="end")
     return search.solution(samples[0])
 
 
 async def greedy(search: Search, options: Options) -> Solution:
-    """Does not depend on the seed."""
+    """Its result does not depend on the seed."""
     (node,) = await search.sample(search.root, until="end", temperature=0)
     return search.solution(node)
 
 
 async def free(search: Search, options: Options) -> Solution:
-    """Counts nothing."""
+    """Reports no usage."""
     (node,) = await search.sample(search.root, until="end")
     return search.solution(node).model_copy(update={"usage": Usage()})
 
 
 async def behind_the_ledger(search: Search, options: Options) -> Solution:
-    """Asks the generator itself."""
+    """Calls the generator directly, so the ledger does not count it."""
     prompt = search.root.prefix()
     await search.setting.generator.generate(Request(prompt, search.setting.sampling, 100))
     return search.solution((await search.sample(search.root, until="end"))[0])
 
 
 async def stubborn(search: Search, options: Options) -> Solution:
-    """Goes on when it is cancelled."""
+    """Continues when it is cancelled."""
 
     async def sample() -> Solution:
         nodes = [search.root]
@@ -160,13 +160,13 @@ async def stubborn(search: Search, options: Options) -> Solution:
 
 
 async def blind(search: Search, options: ScoredOptions) -> Solution:
-    """Says that it scores, and does not."""
+    """Its options say that it scores, but it does not."""
     (node,) = await search.sample(search.root, until="end")
     return search.solution(node)
 
 
 async def inventive(search: Search, options: Options) -> Solution:
-    """Makes a node by itself."""
+    """Makes a node itself, not through the search."""
     (node,) = await search.sample(search.root)
     return search.solution(node.child(tokens=[1, 11], num_tokens=2, text="1", finish="end"))
 
@@ -201,7 +201,7 @@ async def test_a_broken_strategy_fails(
 
 
 class Changed(ToyGenerator):
-    """A toy generator some of whose requests or completions are changed."""
+    """A toy generator that subclasses break, by a change to its requests or completions."""
 
     def request(self, request: Request) -> Request:
         return request

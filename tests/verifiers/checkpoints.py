@@ -1,6 +1,6 @@
-"""Tiny checkpoints of the public reward models: their architectures, weight names, special tokens and chat templates.
+"""Tiny checkpoints with the public reward models' architectures, weight names, special tokens and chat templates.
 
-Weights are random, wide enough that scores differ from step to step. Nothing here is taken from `verifiers/`.
+Weights are random and large enough that scores differ from step to step. Nothing here comes from `verifiers/`.
 """
 
 import json
@@ -55,13 +55,13 @@ R1_CHAT = (
     "{% else %}{{ '<｜Assistant｜>' + message['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
 )
-# how GPT-4's, Llama 3's and Qwen's tokenizers cut a text before they merge
+# the pieces into which GPT-4's, Llama 3's and Qwen's tokenizers split a text before they merge
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
 PIECES = WORDS + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def byte_level(special: list[str], chat_template: str, **names: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of Qwen's and Llama 3's kind."""
+    """A byte-level tokenizer, such as Qwen's and Llama 3's."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PIECES), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -86,16 +86,16 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def r1_tokenizer() -> PreTrainedTokenizerFast:
-    """DeepSeek-R1-Distill's, which GenPRM and ThinkPRM began as."""
+    """A tokenizer like DeepSeek-R1-Distill's; GenPRM and ThinkPRM are trained from that model."""
     special = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>"]
     return byte_level(special, R1_CHAT, bos_token=special[0], eos_token=special[1])
 
 
 def mistral_tokenizer() -> PreTrainedTokenizerFast:
-    """SentencePiece as Llama 2 and Mistral use it: a space before the text, no cuts, bytes for what is unknown."""
+    """SentencePiece as Llama 2 and Mistral use it: a space before the text, no splits, bytes for unknown characters."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    lines = [line for text in TEXT for line in text.split("\n")]  # a newline is no piece of theirs, but a byte
+    lines = [line for text in TEXT for line in text.split("\n")]  # in their vocabularies a newline is a byte
     trained.train_from_iterator(lines * 20, trainers.BpeTrainer(vocab_size=200, show_progress=False))
     learned = json.loads(trained.to_str())["model"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *learned["vocab"]]
@@ -120,7 +120,7 @@ def _save(folder: Path, tokenizer: Any, config: Any, weights: dict[str, torch.Te
 
 
 def causal(folder: Path, tokenizer: Any, config_class: Any, seed: int) -> Path:
-    """A language model, as the reward models that answer with a token are published."""
+    """A language model, like the published reward models that answer with a token."""
     torch.manual_seed(seed)
     config = config_class(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=tokenizer.eos_token_id, **SIZES)
     model = AutoModelForCausalLM.from_config(config)
@@ -137,7 +137,7 @@ def outcome(folder: Path) -> Path:
 
 
 def qwen_prm(folder: Path, scale: float = 1.0) -> Path:
-    """`scale` widens the head's last layer."""
+    """Qwen's reward model. `scale` multiplies the weights of the head's last layer."""
     torch.manual_seed(3)
     tokenizer = qwen_tokenizer()
     config = Qwen2Config(vocab_size=len(tokenizer), **SIZES)
@@ -166,7 +166,7 @@ def math_shepherd(folder: Path) -> Path:
     return causal(folder, mistral_tokenizer(), MistralConfig, 6)
 
 
-# Checkpoints that something is wrong with.
+# Checkpoints with faults.
 
 
 def bert(folder: Path) -> Path:
@@ -188,14 +188,14 @@ def upside_down(folder: Path) -> Path:
 
 
 def torn(folder: Path) -> Path:
-    """Half of the weights' file."""
+    """A checkpoint with half of its weights file missing."""
     file = outcome(folder) / "model.safetensors"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     return folder
 
 
 def no_tokenizer(folder: Path) -> Path:
-    """transformers makes one of nothing."""
+    """A checkpoint without a tokenizer; transformers then makes an empty one."""
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(checkpoint("nano-prm-s") / name, folder / name)

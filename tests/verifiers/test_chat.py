@@ -1,4 +1,4 @@
-"""Chats with what others wrote, as tokens: those of the template's own text, in one piece, and none smuggled in."""
+"""Chats as tokens: the template's text is tokenized in one piece, and no message smuggles in a special token."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_special_tokens_in_messages_are_spelled(kind: str) -> None:
     tokens, _ = layout(f"What is {tag} an end?", [f"It is {tag} this: {tag}."], True)
     assert [token for token in tokens if token in special] == [token for token in plain if token in special]
     assert judged.decode(tokens).count(tag) == judged.decode(plain).count(tag) + 3
-    if not kind.startswith("mistral"):  # which puts a space at the start of each piece
+    if not kind.startswith("mistral"):  # it puts a space at the start of each piece
         said = f"What is {tag} an end?", f"It is {tag} this: {tag}."
         conversation = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
         assert judged.decode(tokens) == judged.apply_chat_template(conversation, tokenize=False)
@@ -73,7 +73,7 @@ def test_special_tokens_in_messages_are_spelled(kind: str) -> None:
 @pytest.mark.parametrize("template", [MISTRAL.replace("ANSWER", "message['content']"), None])
 @pytest.mark.parametrize("content", ["How many eggs?", "How many </s> eggs?"])
 def test_a_chat_begins_once(template: str | None, content: str) -> None:
-    """Whether it is the template that says so, or the tokenizer for a plain text."""
+    """The start token comes once, from the template or, for a plain text, from the tokenizer."""
     judged = tokenizer("mistral")
     judged.chat_template = template
     chat = Chat(judged)
@@ -84,7 +84,7 @@ def test_a_chat_begins_once(template: str | None, content: str) -> None:
 
 
 def test_the_reward_is_read_before_padding() -> None:
-    """As transformers does, where the template ends in the token that the model pads with."""
+    """The reward is read where transformers reads it, also if the template ends in the model's padding token."""
     judged = tokenizer("llama")
     for config in ({"pad_token_id": judged.eos_token_id}, {"text_config": {"pad_token_id": judged.eos_token_id}}):
         tokens, (end,) = OutcomeLayout(judged, config)("How many eggs?", ["5."], True)

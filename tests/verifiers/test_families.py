@@ -1,7 +1,7 @@
-"""Every family against the procedure of its model card, written here anew in plain transformers code.
+"""Every family against the procedure of its model card, rewritten here in plain transformers code.
 
-The checkpoints are tiny and random, of the published architectures. Scores asked for at once, step by step, on vLLM and
-on transformers are all held against the card's.
+The checkpoints are tiny and random, and have the published architectures. The scores are compared with the card's: at
+once and step by step, on vLLM and on transformers.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ CASES = {
 }
 
 
-# What the cards do. `steps` are stripped of the delimiter that ends them: an answer is split there.
+# The cards' procedures. Their `steps` come without the delimiter, at which an answer was split.
 
 
 def load(folder: Path, kind: str) -> tuple[Any, Any]:
@@ -200,7 +200,10 @@ async def in_one(verifier: Verifier, case: Case) -> Scores:
 
 
 def assert_same(scores: Sequence[float], card: Sequence[float]) -> None:
-    """Equal where the card's procedure was run: where each of 200 steps is a run of its own, it is at some only."""
+    """Compares scores wherever the card's procedure was run.
+
+    Where each step takes a run of its own, only some of 200 steps were run. The card's other scores are NaN.
+    """
     assert len(scores) == len(card)
     run = [i for i, score in enumerate(card) if score == score]
     assert [scores[i] for i in run] == pytest.approx([card[i] for i in run], abs=1e-4)
@@ -214,7 +217,7 @@ async def test_scores_are_the_model_cards(opened: Opened, name: str) -> None:
 
 
 async def test_scores_differ_from_step_to_step(opened: Opened) -> None:
-    """The random weights make it a test at all."""
+    """The other tests mean something only if the random weights give different scores."""
     scores = await in_one(opened.verifiers["transformers"], CASES["200 steps"])
     others = await in_one(opened.verifiers["transformers"], PLAIN)
     values = scores.values + others.values
@@ -223,12 +226,15 @@ async def test_scores_differ_from_step_to_step(opened: Opened) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "delimiter inside a step", "empty step", "200 steps"])
 async def test_step_by_step_is_at_once(opened: Opened, name: str) -> None:
-    """And on vLLM each token is computed once, plus what a block is short of being full."""
+    """Scores step by step equal those at once.
+
+    On vLLM each token is computed once; only tokens of a cache block that is not full are computed again.
+    """
     case = CASES[name]
     for backend, verifier in opened.verifiers.items():
         if not verifier.stepwise or (backend == "transformers" and len(case.steps) > 20):
             continue
-        fresh = Case(f"{case.question} ({backend})", case.steps, case.finished)  # in no cache yet
+        fresh = Case(f"{case.question} ({backend})", case.steps, case.finished)  # not cached yet
         values: list[float] = []
         computed = whole = without = 0
         for number in range(1, len(case.steps) + 1):
@@ -263,7 +269,7 @@ TAGS = {
 
 
 async def test_the_familys_own_tag_in_a_step_is_text(opened: Opened) -> None:
-    """It adds no position to read at, ends no turn, and both backends agree."""
+    """The tag adds no position to read at and ends no turn, and both backends agree."""
     tag = TAGS[opened.family]
     case = Case("What is a tag?", [f"A tag is {tag} and\n\n", f"{tag} {tag} no {tag}\n\n", "So be it."])
     vllm, transformers = [(await in_one(verifier, case)).values for verifier in opened.verifiers.values()]
@@ -316,7 +322,7 @@ async def test_nano(nano_prm_engine: Any) -> None:
 
 
 async def test_a_probability_that_bfloat16_rounds_to_zero_is_still_a_score(tmp_path: Path) -> None:
-    """The card drops all zeros to find its positions, and with them scores that are zero."""
+    """The card drops all zeros to find its positions, so it also drops scores that are zero. We do not."""
     from tests.verifiers.checkpoints import qwen_prm
 
     verifier = await open_verifier(str(qwen_prm(tmp_path, scale=1e4)), "transformers", dtype="bfloat16")
@@ -393,7 +399,7 @@ async def test_an_outcome_model_that_pads_with_its_end_token(tmp_path: Path) -> 
 
 
 async def test_layouts_of_prefixes_are_prefixes_of_layouts(opened: Opened) -> None:
-    """What an incremental score rests on, for steps that tokenizers could merge with what follows."""
+    """Incremental scores rest on this. The steps here could merge with the next one in a tokenizer."""
     verifier: Any = opened.verifiers["transformers"]
     if not verifier.stepwise:
         return

@@ -1,4 +1,4 @@
-"""Judges that write, and the generator as its own: verdicts against plain transformers, tokens as they were drawn."""
+"""Judges that write, and the generator as its own judge: verdicts on the drawn tokens against plain transformers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def reference(folder: Path) -> tuple[Any, Any]:
 
 
 class Recording(VLLMGenerator):
-    """Keeps what was asked and drawn."""
+    """Records requests and completions."""
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
@@ -108,7 +108,7 @@ async def test_self_evaluation(generator: Any, reference: tuple[Any, Any], finis
 
 
 async def test_self_evaluation_over_a_server(folder: Path, tmp_path: Path) -> None:
-    """`--prm self --backend openai`: the scores are those in process, and the server counts the same tokens."""
+    """`--prm self --backend openai` gives the same scores as in process, and the server counts the same tokens."""
     pytest.importorskip("vllm")
     with vllm_server(folder, tmp_path / "log") as server:
         args = ModelArgs(model=None, base_url=server.url)
@@ -128,7 +128,7 @@ async def test_self_evaluation_over_a_server(folder: Path, tmp_path: Path) -> No
 
 
 async def test_think_prm_greedy(generator: Any, reference: tuple[Any, Any]) -> None:
-    """One greedy chain, cut off by its limit: the question is put, and its answer read."""
+    """The limit cuts off the one greedy chain. Then the judge appends the question and reads the answer."""
     verifier = ThinkPRM(generator, max_tokens=24)
     scores = await verifier.score(Problem("p", "How much?"), STEPS, 0, True)
     content = (
@@ -147,13 +147,13 @@ async def test_think_prm_greedy(generator: Any, reference: tuple[Any, Any]) -> N
     drawn = len(written) if end not in written else written.index(end) + 1
     ids = prompt + written[: drawn - (end in written)] + encode(reference, "\nIs the solution correct?")
     assert scores.values == pytest.approx([pair_probability(reference, ids, " Yes", " No")], abs=1e-4)
-    verdicts = 1 if isinstance(generator, VLLMGenerator) else 0  # vLLM samples a token to read a verdict
+    verdicts = 1 if isinstance(generator, VLLMGenerator) else 0  # on vLLM, reading a verdict samples a token
     assert scores.generated == drawn + verdicts
     assert scores.prefill + scores.cached == len(prompt) + len(ids)
 
 
 async def test_gen_prm(recording: Recording, reference: tuple[Any, Any]) -> None:
-    """Each step's verdicts behind the critiques really drawn, averaged; the first chain is what later steps follow."""
+    """A step's score is the mean of the verdicts after its drawn critiques. Later steps follow the first critique."""
     tokenizer = reference[1]
     recording.asked.clear()
     recording.drawn.clear()
@@ -195,7 +195,7 @@ async def test_gen_prm(recording: Recording, reference: tuple[Any, Any]) -> None
         (await verifier.score(Problem("p", "How much?"), STEPS[: k + 1], k, k == 2)).values for k in range(3)
     ]
     assert one + two + three == pytest.approx(values, abs=1e-4)
-    forgetful = GenPRM(recording, chains=3, max_tokens=16)  # writes the earlier critiques again, and says what it costs
+    forgetful = GenPRM(recording, chains=3, max_tokens=16)  # writes the earlier critiques again, and counts their cost
     again = await forgetful.score(Problem("p", "How much?"), STEPS, 2, True)
     assert again.values == pytest.approx(values[2:], abs=1e-4)
     assert again.generated == generated
@@ -203,7 +203,7 @@ async def test_gen_prm(recording: Recording, reference: tuple[Any, Any]) -> None
 
 @pytest.fixture(scope="module")
 def r1(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A judge whose generation prompt opens a thought, which no message in its history has. Keeps its prompts."""
+    """A judge whose generation prompt opens a thought, unlike the messages in its history. It records its prompts."""
     from transformers import LlamaConfig
 
     from infer.generate.transformers import TransformersGenerator
@@ -221,7 +221,7 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 async def test_a_judges_prompt_is_tokenized_in_one_piece(r1: Any) -> None:
-    """The newline that the template ends in and the one that the opening begins with are one token."""
+    """The newline at the end of the template and the one at the start of the opening become one token."""
     r1.prompts.clear()
     await ThinkPRM(r1, max_tokens=2).score(Problem("p", "How much?"), STEPS, 0, True)
     (prompt,), tokenizer = r1.prompts, r1._tokenizer
@@ -231,7 +231,7 @@ async def test_a_judges_prompt_is_tokenized_in_one_piece(r1: Any) -> None:
 
 
 async def test_gen_prms_turn_is_its_history(r1: Any) -> None:
-    """Each step's prompt begins with the one before: the prefix cache has it."""
+    """Each step's prompt begins with the previous step's prompt, so the prefix cache has it."""
     r1.prompts.clear()
     await GenPRM(r1, max_tokens=2).score(Problem("p", "How much?"), STEPS, 0, True)
     tokenizer = r1._tokenizer
@@ -240,7 +240,7 @@ async def test_gen_prms_turn_is_its_history(r1: Any) -> None:
     assert all("<think>" not in text for text in texts)
     for number in range(1, 3):
         assert texts[number].startswith(texts[number - 1])
-        shared = r1.prompts[number - 1][:-1]  # the space that it ends in may be one token with the next word
+        shared = r1.prompts[number - 1][:-1]  # its last space and the next word may be one token
         assert r1.prompts[number][: len(shared)] == shared
 
 
@@ -248,7 +248,7 @@ async def test_gen_prms_turn_is_its_history(r1: Any) -> None:
 async def test_special_tokens_in_a_step_are_spelled_for_a_judge(
     r1: Any, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A solution ends no turn of its judge's."""
+    """Special tokens in a solution do not end the judge's turn."""
     tokenizer = r1._tokenizer
     special = set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids("<｜User｜>")}
     read: list[list[int]] = []
@@ -268,7 +268,7 @@ async def test_special_tokens_in_a_step_are_spelled_for_a_judge(
 
 
 async def test_a_verdict_that_comes_by_itself_is_read_where_it_stands(recording: Recording) -> None:
-    """The critique stops at the question that the model puts to itself; nothing is put twice."""
+    """A critique stops where the model itself writes the question, which is then not appended again."""
     short = Form(opening="+", end="\n-", verdict=" ", pair=("Yes", "No"))
     judge = Judge(recording, short, Sampling(temperature=1.0, max_tokens=400), 8)
     recording.drawn.clear()

@@ -1,4 +1,4 @@
-"""What --prm may name, how a checkpoint's family is told, ensembles, verifiers of whole solutions. No model runs."""
+"""The names that --prm takes, detection of a checkpoint's family, ensembles, outcome verifiers. No model runs."""
 
 import math
 from typing import Any
@@ -68,7 +68,7 @@ def test_families_are_told(model: str, config: dict[str, Any], family: str) -> N
 )
 def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as error:
-        # a folder on the way says nothing about the model in it
+        # the names of parent folders say nothing about the model
         recognize("/home/math-shepherd/genprm/model", config)
     assert says in str(error.value)
     assert "classifier, outcome, qwen-prm, skywork-prm, rlhflow-prm, math-shepherd, gen-prm, think-prm" in str(
@@ -142,7 +142,7 @@ def test_log_odds() -> None:
         softmax = 1 / (1 + math.exp(min(wrong - correct, 700)))
         assert sigmoid(odds) == pytest.approx(softmax, rel=1e-12, abs=1e-300)
     assert log_odds([2.5]) == 2.5
-    rewards = [-30.0, -2.0, 0.0, 1.0, 17.0, 25.0, 30.0]  # outcome models go as far: float32 would make the last three 1
+    rewards = [-30.0, -2.0, 0.0, 1.0, 17.0, 25.0, 30.0]  # outcome models reach these: in float32 the last three score 1
     scores = [sigmoid(reward) for reward in rewards]
     assert scores == sorted(set(scores))
 
@@ -172,7 +172,7 @@ def test_max_aggregation() -> None:
 
 
 class Fixed:
-    """A verifier whose score of a step is given by its number."""
+    """A verifier with fixed scores, one for each step number."""
 
     aggregation: Aggregation = "prod"
     spec: ModelSpec | None = None

@@ -1,4 +1,4 @@
-"""Verifiers of other packages: `--prm mine`, `--prm mine:MODEL`, and families that are recognized like ours."""
+"""Verifiers of other packages: `--prm mine`, `--prm mine:MODEL`, and families that are detected like ours."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def opened(name: str, **options: Any) -> tuple[Any, Any]:
-    """The verifier that --prm names, and what its function was given last."""
+    """The verifier that --prm names, and the last arguments of its function."""
     verifier = await VerifierRef.named(name, "main").open(TRANSFORMERS, **options)
     import elsewhere  # type: ignore[import-not-found]
 
@@ -50,7 +50,7 @@ async def opened(name: str, **options: Any) -> tuple[Any, Any]:
 
 
 async def test_a_function_opens_a_verifier_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(checkpoint("nano-s"))  # a model lies here, but none is named
+    monkeypatch.chdir(checkpoint("nano-s"))  # this folder has a model, but none is named
     assert not VerifierRef.named("toy").loads
     assert VerifierRef.named("toy").spec is None
     generator: Any = object()
@@ -99,7 +99,7 @@ def test_a_family_of_another_package_is_recognized_and_listed() -> None:
 
 @pytest.mark.models
 async def test_a_family_of_another_package_scores() -> None:
-    """It is ours under another name: the scores are the same."""
+    """The package's family is ours under another name, so the scores are the same."""
     scores = []
     for name in ("hashed:nano-prm-s", "nano-prm-s"):
         verifier = await VerifierRef.named(name).open(TRANSFORMERS)

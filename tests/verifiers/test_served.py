@@ -1,4 +1,4 @@
-"""Reward models behind vLLM's own server give the scores that they give in process."""
+"""Reward models that vLLM's own server serves give the same scores as in process."""
 
 import json
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def servers(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Server, str]]]:
-    """A classifier; and Qwen's reward model as vLLM knows it, which labels the step tags."""
+    """Two servers: a classifier, and Qwen's reward model in vLLM's own implementation, which scores each step tag."""
     pytest.importorskip("vllm")
     from tests.verifiers.checkpoints import qwen_tokenizer
 
-    tag = qwen_tokenizer().convert_tokens_to_ids("<extra_0>")  # vLLM takes it for granted that it is 151651
+    tag = qwen_tokenizer().convert_tokens_to_ids("<extra_0>")  # vLLM assumes 151651
     options = {"nano": (), "qwen": ("--pooler-config", json.dumps({"step_tag_id": tag}))}
     log = tmp_path_factory.mktemp("servers")
     models = {"nano": checkpoint("nano-prm-s"), "qwen": qwen}
@@ -60,7 +60,7 @@ async def test_served_is_in_process(servers: dict[str, tuple[Server, str]], name
 
 
 async def test_the_ledger_is_an_upper_bound_of_the_servers_own(servers: dict[str, tuple[Server, str]]) -> None:
-    """All prompt tokens are charged as computed: the server does not tell what it read from its cache."""
+    """All prompt tokens are charged as computed, since the server does not report cached tokens."""
     server, _ = servers["nano"]
     served = await open_verifier(server.url, "transformers")
     before = server.metric("vllm:prompt_tokens_total")
@@ -70,7 +70,7 @@ async def test_the_ledger_is_an_upper_bound_of_the_servers_own(servers: dict[str
 
 
 async def test_a_language_model_that_answers_with_a_token(nano_server: Server) -> None:
-    """nano-s was never trained to judge, but has the two tokens, and a probability for each."""
+    """nano-s was never trained to judge, but it has both tokens, so a probability for each."""
     served = await open_verifier(f"rlhflow-prm:{nano_server.url}", "transformers")
     local = await open_verifier("rlhflow-prm:nano-s", "transformers", dtype="float32")
     for known in (0, 2, 3):
