@@ -4,6 +4,7 @@ sample  y_1 .. y_N ~ p(. | x)
 return  argmax_i score(y_i)                               choose = prm (Cobbe et al. 2110.14168), logprob
         or the answer with the largest sum of votes       choose = majority (Wang et al. 2203.11171), weighted
         or the winner of a knockout, two by two           choose = tournament (see `parts/tournament.py`)
+        or of programs the one that tests speak for       choose = b4, codet, .. (see `parts/tested.py`)
 
 With level = step the same is done at each step: of N next steps the one that the PRM likes best is kept.
 """
@@ -21,6 +22,7 @@ from infer.core.solution import Solution
 from infer.core.tree import Node
 from infer.errors import BudgetSpent
 from infer.strategies.parts.steps import distinct
+from infer.strategies.parts.tested import RULES, TestedChoice, tested, write_tests
 from infer.strategies.parts.tournament import tournament
 from infer.strategies.parts.waves import WITHOUT_BUDGET, affordable_wave, sample_wave
 
@@ -32,12 +34,16 @@ class BestOfNOptions(ScoredOptions):
         description="samples; by default as many as the budget allows (16 without one, for a tournament, or of a step)",
     )
     level: Literal["solution", "step"] = Field("solution", description="what is sampled n times, the best one kept")
-    choose: Literal[Choice, "tournament"] = Field(
+    choose: Literal[Choice, "tournament", TestedChoice] = Field(
         "prm",
         description="best PRM score, majority vote, PRM-weighted vote, highest mean log-probability, "
-        "or a knockout in which the model itself compares solutions",
+        "a knockout in which the model itself compares solutions, "
+        "or of programs the one that tests written by the model speak for",
     )
     verdict_tokens: int = Field(256, ge=1, description="of the model's comparison of two solutions, at most")
+
+    tests: int = Field(8, ge=1, description="tests that the model writes, for choose=b4, codet, mbr-exec, max-pass")
+    tests_tokens: int = Field(512, ge=1, description="for writing them, at most")
 
     @field_validator("choose")
     @classmethod
@@ -54,8 +60,12 @@ class BestOfNOptions(ScoredOptions):
     def needs_logprobs(self) -> bool:
         return self.choose in ("logprob", "tournament")
 
+    @property
+    def needs_tests(self) -> bool:
+        return self.choose in RULES
+
     def shape(self) -> Shape | None:
-        if self.n is None or self.choose == "tournament":
+        if self.n is None or self.choose == "tournament" or self.needs_tests:
             return None
         return Shape(1, self.n) if self.level == "step" else Shape(self.n)
 
@@ -67,13 +77,20 @@ async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:
     samples: list[Node] = []
     as_many_as_possible = search.bounded and options.choose != "tournament"
     n = options.n or (math.inf if as_many_as_possible else WITHOUT_BUDGET)
+    tests: list[str] = []
     with search.until_spent():
+        if options.needs_tests:  # first, or the samples would spend what they need
+            tests = await write_tests(search, options.tests, options.tests_tokens)
         while len(samples) < n:
             wave = affordable_wave(search, n - len(samples))
             await sample_wave(search, wave, samples, scored=options.needs_verifier)
-    if options.choose == "tournament":
-        return search.solution(await tournament(search, samples, options.verdict_tokens))
-    return search.solution(await search.choose(samples, options.choose))
+    match options.choose:
+        case "tournament":
+            return search.solution(await tournament(search, samples, options.verdict_tokens))
+        case "b4" | "codet" | "mbr-exec" | "max-pass" as how:
+            return search.solution(await tested(search, samples, tests, how))
+        case how:
+            return search.solution(await search.choose(samples, how))
 
 
 async def _step_by_step(search: Search, n: int) -> Node | None:

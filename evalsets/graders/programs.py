@@ -25,13 +25,13 @@ class Tests(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entry: str
+    entry: str | None = None
     """The name of the function in question."""
     setup: str = ""
     """Run before the program, and before each test: imports and functions that the problem gives."""
     head: str = ""
     """The function's first lines, if the problem gives them, for answers that are its body alone."""
-    codes: tuple[str, ...]
+    codes: tuple[str, ...] = ()
     """All must pass. `candidate` is the function."""
 
     def script(self, code: str) -> Script:
@@ -81,6 +81,17 @@ class Programs:
         first: dict[Any, int] = {}
         return [-1 if answer is None else first.setdefault(known[answer], n) for n, answer in enumerate(answers)]
 
+    def tests(self, problem: Problem, text: str) -> list[str]:
+        """The tests in a text: its lines that are one `assert` each, in blocks or not."""
+        lines = (line.strip() for line in text.splitlines())
+        return [line for line in lines if line.startswith("assert ") and _parse(line) is not None]
+
+    async def passes(self, problem: Problem, answers: Sequence[str], tests: Sequence[str]) -> list[list[bool]]:
+        """For each program, which of the tests it passes. A test that is malformed for all passes nowhere."""
+        found = _tests_of(problem)
+        ran = (self._sandbox.run(found.program(answer), [found.script(test) for test in tests]) for answer in answers)
+        return [[result.outcome == "passed" for result in results] for results in await asyncio.gather(*ran)]
+
     def describe(self) -> dict[str, Any]:
         return {"programs": 1, "python": platform.python_version(), "cpu_seconds": self._sandbox.cpu}
 
@@ -102,11 +113,15 @@ class Programs:
 
     async def _behaviour(self, problem: Problem, answer: str) -> Any:
         codes = examples(problem.prompt)
-        if problem.answer is None or not codes:
+        if not codes:
             return _tree(answer)
-        tests = Tests.model_validate_json(problem.answer)
+        tests = _tests_of(problem)
         results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in codes])
         return tuple(result.seen or (result.outcome, result.why) for result in results)
+
+
+def _tests_of(problem: Problem) -> Tests:
+    return Tests() if problem.answer is None else Tests.model_validate_json(problem.answer)
 
 
 def extract(text: str) -> str | None:

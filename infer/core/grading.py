@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from infer.core.problem import Problem
 from infer.core.solution import Solution
@@ -44,6 +44,19 @@ class Grader(Protocol):
 
     async def close(self) -> None:
         """Frees what it holds."""
+        ...
+
+
+@runtime_checkable
+class Tester(Protocol):
+    """A grader that can also run a solution against tests that a model wrote."""
+
+    def tests(self, problem: Problem, text: str) -> list[str]:
+        """The tests in a text that a model wrote; those that are none are left out."""
+        ...
+
+    async def passes(self, problem: Problem, answers: Sequence[str], tests: Sequence[str]) -> list[list[bool]]:
+        """For each answer, which of the tests it passes: one execution each. The reference takes no part."""
         ...
 
 

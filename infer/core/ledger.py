@@ -164,6 +164,11 @@ class Ledger:
         return self._start + self._amount if self.unit is not None and self.unit.timed else None
 
     @property
+    def remaining(self) -> float | None:
+        """Seconds until the budget runs out by itself; None where it does not."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
     def left(self) -> float:
         """The rest of the budget, in its own unit, less all reservations; infinite without a budget."""
         if self.unit is None:
@@ -212,6 +217,13 @@ class Ledger:
             self._reserved += amount
             self._in_flight += 1
         return Reservation(self, amount)
+
+    def take_executions(self, executions: int) -> Reservation:
+        """Reserves so many executions of programs. Raises BudgetSpent where the budget does not cover them."""
+        price = self.unit.per_execution * executions if self.unit is not None else 0.0
+        if not self.covers(price):
+            raise BudgetSpent
+        return self.take(price)
 
     @asynccontextmanager
     async def reserve(self, calls: Sequence[Call], n: int = 1) -> AsyncIterator[list[int]]:

@@ -29,6 +29,11 @@ class Options(BaseModel):
         """Whether the strategy, so configured, reads the log-probabilities of what it samples."""
         return getattr(self, "choose", None) == "logprob"
 
+    @property
+    def needs_tests(self) -> bool:
+        """Whether the strategy, so configured, runs programs against tests: only their sets have a grader that does."""
+        return False
+
     def shape(self) -> Shape | None:
         """The samples of the strategy, so configured; None if they depend on its budget or on what it finds."""
         return None

@@ -1,5 +1,6 @@
 """The view that a strategy has of one problem: sampling, scoring, randomness and the budget."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy as np
 from infer.core import choice
 from infer.core.choice import Ballot
 from infer.core.generator import Completion, Generator, Message, Request, Sampling
-from infer.core.grading import Grader
+from infer.core.grading import Grader, Tester
 from infer.core.ledger import Budget, Ledger
 from infer.core.options import Options, ScoredOptions
 from infer.core.pricing import Call, Pricing
@@ -20,6 +21,7 @@ from infer.core.solution import Candidate, Solution
 from infer.core.tasks import gather_or_cancel
 from infer.core.trace import Watch
 from infer.core.tree import Finish, Node, Prompt, address_seed, aggregate, conversation_index, split_steps, straddles
+from infer.core.usage import Usage
 from infer.core.verifier import Verifier, not_scored
 from infer.cost.hardware import HARDWARE
 from infer.errors import BudgetSpent, UserError
@@ -275,6 +277,35 @@ class Search:
     async def group(self, nodes: Sequence[Node]) -> list[int]:
         """Sorts trajectories by their answers: the index of the first with an equal answer, -1 for no answer."""
         return await self.setting.grader.group(self.problem, [self.answer(node) for node in nodes])
+
+    def tests(self, text: str) -> list[str]:
+        """The tests that the model wrote in a text. Raises UserError where solutions are no programs."""
+        return self._tester.tests(self.problem, text)
+
+    async def passes(self, nodes: Sequence[Node], tests: Sequence[str]) -> list[list[bool]]:
+        """For each node, which of the tests its answer passes: none without an answer.
+
+        Each distinct answer is executed once for each test. Raises BudgetSpent where the budget does not cover all
+        executions, or its deadline comes before they end; UserError where solutions are no programs.
+        """
+        answers = [self.answer(node) for node in nodes]
+        distinct = list(dict.fromkeys(answer for answer in answers if answer is not None))
+        executions = len(distinct) * len(tests)
+        with self.ledger.take_executions(executions):
+            try:
+                async with asyncio.timeout(self.ledger.remaining):
+                    found = await self._tester.passes(self.problem, distinct, tests)
+            except TimeoutError:
+                raise BudgetSpent from None
+            self.ledger.usage += Usage(executions=executions)
+        rows = dict(zip(distinct, found, strict=True))
+        return [[False] * len(tests) if answer is None else rows[answer] for answer in answers]
+
+    @property
+    def _tester(self) -> Tester:
+        if not isinstance(self.setting.grader, Tester):
+            raise UserError("tests choose among programs only: name an evaluation set of programs, such as humaneval")
+        return self.setting.grader
 
     async def choose(
         self, nodes: Sequence[Node], how: choice.Choice, weights: Sequence[float] | None = None

@@ -204,8 +204,8 @@ class Plan:
         unit = UNITS[self.budget.unit] if self.budget is not None else None
         if unit is not None and unit.spent(Ledger(self.budget, self.pricing)) is None:
             raise UserError(f"{job.hardware} has no price: give the budget in flops or eflops")
-        if unit is not None and unit.per_execution:
-            raise UserError(f"--budget {job.budget}: no verifier here executes programs: give it in tokens or seconds")
+        if unit is not None and unit.per_execution and not self.options.needs_tests:
+            raise UserError(f"--budget {job.budget}: {job.strategy} executes no program: give it in tokens or seconds")
         if self.options.needs_verifier and verifier is None:
             if not nano:
                 raise UserError(f"strategy {job.strategy} needs a process reward model: name one with --prm")
@@ -221,6 +221,8 @@ class Plan:
         self.job = job.model_copy(update=names)
         self.profile = self.model.profile if self.model else Profile()
         self.evalset = self._evalset(job, nano)
+        if self.options.needs_tests and not hasattr(self.evalset.grader, "passes"):
+            raise UserError(f"tests choose among programs only: {self.evalset.name} has none, humaneval and mbpp have")
 
     def _model(self, job: Job) -> ModelRef | None:
         """The model to generate with. One on a server need not be here; None: the only one that the server has."""

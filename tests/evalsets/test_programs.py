@@ -146,3 +146,11 @@ def test_a_row_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], m
 def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: id 'T/1' occurs twice"):
         find(_file(tmp_path, HUMAN, HUMAN))
+
+
+async def test_tests_that_a_model_wrote(tmp_path: Path, grader: Programs) -> None:
+    (problem,) = find(_file(tmp_path, HUMAN)).load()
+    text = "Tests:\n```python\nassert f(1) == 2\nassert f(2) == 4\n  assert f(\nprint(f(1))\nassert f(0) == 1\n```"
+    tests = grader.tests(problem, text)
+    assert tests == ["assert f(1) == 2", "assert f(2) == 4", "assert f(0) == 1"]
+    assert await grader.passes(problem, [F, G], tests) == [[True, False, True], [False, True, False]]
