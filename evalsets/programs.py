@@ -14,7 +14,7 @@ from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import files, hub
 from infer.evalsets.base import EvalSet, Template
-from infer.evalsets.graders.programs import Programs, Tests
+from infer.evalsets.graders.programs import HiddenTests, Programs
 from infer.evalsets.rows import Columns, Row
 
 COMPLETE = Template(
@@ -37,7 +37,7 @@ class HumanEvalRow(BaseModel):
     def problem(self, source: str) -> Problem:
         start = self.prompt.find(f"def {self.entry_point}")
         head = self.prompt[max(start, 0) :].partition('"""')[0].partition("'''")[0].rstrip()
-        tests = Tests(
+        tests = HiddenTests(
             entry=self.entry_point,
             setup=self.prompt[: max(start, 0)],
             head=head,
@@ -57,7 +57,7 @@ class MBPPRow(BaseModel):
 
     def problem(self, source: str) -> Problem:
         codes = (*self.test_list, *self.challenge_test_list)
-        tests = Tests(entry=_called(self.test_list[0]), setup=self.test_setup_code, codes=codes)
+        tests = HiddenTests(entry=_called(self.test_list[0]), setup=self.test_setup_code, codes=codes)
         prompt = "\n".join([self.text, "", "The program must pass these tests:", "", *self.test_list])
         return Problem(f"mbpp-{self.task_id}", prompt, tests.model_dump_json(), source=source)
 

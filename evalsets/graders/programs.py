@@ -20,7 +20,7 @@ MAX_CHARS = 100_000
 """A longer program is none: Python's parser takes gigabytes for what a model may write in a loop."""
 
 
-class Tests(BaseModel):
+class HiddenTests(BaseModel):
     """The reference of a problem, kept as JSON in its `answer`: code that raises where a program is wrong."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,7 +104,7 @@ class Programs:
         await self._sandbox.close()
 
     async def _grade(self, reference: str, answer: str) -> Verdict:
-        tests = Tests.model_validate_json(reference)
+        tests = HiddenTests.model_validate_json(reference)
         results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in tests.codes])
         failed = next((result for result in results if result.outcome != "passed"), None)
         # the usual ways to fail need no note: they would be most of a run
@@ -120,8 +120,8 @@ class Programs:
         return tuple(result.seen or (result.outcome, result.why) for result in results)
 
 
-def _tests_of(problem: Problem) -> Tests:
-    return Tests() if problem.answer is None else Tests.model_validate_json(problem.answer)
+def _tests_of(problem: Problem) -> HiddenTests:
+    return HiddenTests() if problem.answer is None else HiddenTests.model_validate_json(problem.answer)
 
 
 def extract(text: str) -> str | None:

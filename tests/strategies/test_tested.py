@@ -13,7 +13,7 @@ from infer.core.problem import Problem
 from infer.core.solution import Solution
 from infer.core.solve import solve_one
 from infer.errors import UserError
-from infer.evalsets.graders.programs import Programs, Tests
+from infer.evalsets.graders.programs import HiddenTests, Programs
 from infer.strategies import find
 from infer.testing import toy
 
@@ -22,7 +22,7 @@ WRONG = ["def f(x):\n    return x", "def f(x):\n    return -x", "def f(x):\n    
 TESTS = "assert f(-1) == 1\nassert f(2) == 2\nassert f(-3) == 3\nassert f(4) == 5"
 """Of RIGHT the first three pass; of WRONG the second; the first and third; none. The last test is wrong itself."""
 PROBLEM = Problem(
-    "abs", "Write f.", Tests(entry="f", codes=("assert candidate(-5) == 5 == candidate(5)",)).model_dump_json()
+    "abs", "Write f.", HiddenTests(entry="f", codes=("assert candidate(-5) == 5 == candidate(5)",)).model_dump_json()
 )
 
 
