@@ -32,8 +32,9 @@ from infer.evalsets.base import EvalSet
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import Run, load_record, read_solutions
 
-MATHEMATICS = described_grader(Mathematics())
-"""In the record of runs without a grader's own, too."""
+MATHEMATICS = described_grader(Mathematics())["class"]
+UNRECORDED = {"class": MATHEMATICS, "answers": "math"}
+"""The grader of runs that do not record one."""
 
 
 async def rescore_run(
@@ -70,7 +71,7 @@ async def rescore_run(
         "answers": None,
     }
     described = described_grader(grader)
-    if described != facts.get("grader", MATHEMATICS):  # another configuration: not to be pooled with the run
+    if described != facts.get("grader", UNRECORDED):  # another configuration: not to be pooled with the run
         how["answers"] = described.get("answers") or described["class"]
     config = {**config, "rescored": how}
     facts["grader"] = described
@@ -120,7 +121,11 @@ async def rescore(
 
     def problem_of(solution: Solution) -> Problem:
         if problems is None and verifier is None:
-            return Problem(solution.problem_id, "", solution.reference, solution.level)
+            return Problem(
+                *(solution.problem_id, "", solution.reference, solution.level),
+                also=solution.also,
+                choices=solution.choices,
+            )
         found = (problems or {}).get(solution.problem_id)
         if found is None:
             raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
@@ -206,7 +211,7 @@ def grader_of(run: Path) -> Grader:
     try:
         return _evalset_of(record["config"]).grader()
     except UserError:
-        if record["facts"][-1].get("grader", MATHEMATICS) != MATHEMATICS:
+        if record["facts"][-1].get("grader", UNRECORDED)["class"] != MATHEMATICS:
             raise
         return Mathematics()
 

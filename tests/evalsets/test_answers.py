@@ -1,7 +1,7 @@
 r"""Final answers: extraction, a conformance table for equality, and the process that compares.
 
-Common sense decides the table: would a teacher who sees the reference accept the answer? Where we differ,
-`DISAGREEMENTS` lists what we do now.
+Common sense decides the table: would a teacher who sees the reference accept the answer? `test_pairs.py` has more
+pairs, and those whose verdict is wrong as yet.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ import pytest
 
 from infer.core.grading import Verdict
 from infer.core.problem import Problem
-from infer.evalsets.graders.mathematics import TOOK_TOO_LONG, Mathematics, extract, normalize
+from infer.evalsets.graders.extraction import extract
+from infer.evalsets.graders.mathematics import TOOK_TOO_LONG, Mathematics, normalize
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -298,25 +299,6 @@ i | -i
 2516_8 | 2516_9
 """
 
-# where we differ from common sense: reference, answer, our verdict, and the reason
-DISAGREEMENTS = [
-    (r"100,200", "100200", True, "a list of two numbers of three digits reads as one number with a separator"),
-    (r"11_2", "11", True, "the base is dropped"),
-    (r"11_2", "3", False, "for the same reason"),
-    (r"12", r"12_3", True, "for the same reason"),
-    (r"5 \text{ cm}", r"5 \text{ m}", True, "units are dropped, whatever they are"),
-    (r"18", r"18\text{ million}", True, "for the same reason"),
-    (r"5", r"5\text{ or so}", True, "for the same reason"),
-    (r"5", "5t", True, "for the same reason: a variable that ends an answer may be read as a unit"),
-    (r"1,1,2", "1,2,2", True, "lists are compared as sets, apart from how many items repeat another"),
-    (r"(1,2)", "1,2", True, "an ordered pair is not a list"),
-    (r"12:30", r"\frac{2}{5}", True, "a time reads as a ratio"),
-    (r"\text{no solution}", r"\emptyset", False, "words for a thing are not the thing"),
-    (r"x", "x+0", False, "a lone variable is compared as it is written"),
-    (r"\text{ten}", "10", False, "for the same reason"),
-    (r"\frac{1}{10000000}", "0.0000002", True, "decimals are rounded to six places: small numbers are all zero"),
-]
-
 
 def pairs(table: str) -> list[tuple[str, str]]:
     return [(a, b) for a, _, b in (line.partition(" | ") for line in table.strip().splitlines())]
@@ -336,11 +318,6 @@ async def test_conformance(checker: Mathematics) -> None:
 
     assert await wrong(EQUAL, True) == []
     assert await wrong(DIFFERENT, False) == []
-
-
-async def test_known_disagreements(checker: Mathematics) -> None:
-    for reference, answer, equal, _ in DISAGREEMENTS:
-        assert await checker.equal(reference, answer) == Verdict(equal), (reference, answer)
 
 
 async def test_the_reference_decides_how_an_equation_is_read(checker: Mathematics) -> None:
@@ -379,7 +356,7 @@ def children() -> set[int]:
 
 
 async def test_what_takes_for_ever_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    endless = [(FOREVER, "1"), ("1", FOREVER), ("10^{10^{10}}", "1/2"), ("(" * 300 + "x" + ")" * 300, "y")]
+    endless = [(FOREVER, "1"), ("1", FOREVER), ("(" * 300 + "x" + ")" * 300, "y")]
     async with Mathematics(seconds=1.0, workers=1) as checker:
         for number, (reference, answer) in enumerate(endless, 1):
             assert await checker.equal(f"{number}/2", f"{number}/4") == Verdict(False)  # the process is up

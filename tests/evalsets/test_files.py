@@ -139,7 +139,8 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         ("set.jsonl", b'{"problem": "a"}\n{"problem": " "}\n', "line 2: the problem's text is empty"),
         ("set.jsonl", b'{"problem": ["a"]}\n', "line 1: the problem is a list of 1, not text"),
         ("set.jsonl", b'{"problem": 5}\n', "line 1: the problem is 5, not text"),
-        ("set.jsonl", b'{"problem": "a", "answer": ["1", "2"]}\n', "line 1: the answer is a list of 2"),
+        ("set.jsonl", b'{"problem": "a", "answer": ["1", ["2"]]}\n', "line 1: an answer is a list of 1, not text"),
+        ("set.jsonl", b'{"problem": "a", "answer": {"value": 1}}\n', "line 1: an answer is an object, not text"),
         (
             "set.jsonl",
             b'{"id": 7, "problem": "a"}\n{"id": 8, "problem": "b"}\n{"id": "7", "problem": "c"}\n',
@@ -154,7 +155,11 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         ("set.csv", b'problem,answer\n"a,1\n', "set.csv, line 2: not CSV ("),
         ("set.csv", b"problem\n\xff\n", "not UTF-8 text"),
         ("set.parquet", b"PAR1 this is not", "set.parquet: not a Parquet file ("),
-        ("set.txt", b"What is 1+1?", "set.txt: unknown kind of file '.txt'; known: .jsonl, .json, .csv, .parquet"),
+        (
+            "set.txt",
+            b"What is 1+1?",
+            "set.txt: unknown kind of file '.txt'; known: .jsonl, .json, .csv, .tsv, .parquet",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
