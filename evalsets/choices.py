@@ -48,28 +48,32 @@ class Choices:
             found = found or [place for place, known in enumerate(self.labels) if known == label]
         if not found and isinstance(answer, str):
             found = [place for place, known in enumerate(self.texts) if known == text]
-        if re.fullmatch(r"\d+", text) and text not in self.labels:
+        if re.fullmatch(r"\d{1,2}", text) and text not in self.labels and int(text) < count:
             if found and found != [int(text)]:
                 raise RowError(f"the answer {text!r} is a choice and the index of another: give its letter")
-            found = [int(text)] if int(text) < count else found
+            found = [int(text)]
         if len(found) != 1:
             letters = f"{ascii_uppercase[0]} to {ascii_uppercase[count - 1]}"
             why = "several" if found else "none"
             raise RowError(
                 f"the answer {text[:60]!r} is {why} of the {count} choices: give a letter ({letters}), an index "
-                f"(0 to {count - 1}) or a choice's text"
+                f"(0 to {count - 1}) or a choice's text, or leave the choices out"
             )
         return ascii_uppercase[found[0]]
 
 
-def choices_of(row: Mapping[str, Any], known: Mapping[str, str]) -> Choices | None:
-    """The choices in a row; None: it has none. `known` has the row's columns by their plain names. Raises RowError."""
+def choices_of(row: Mapping[str, Any], known: Mapping[str, str], answer: Any) -> Choices | None:
+    """The choices in a row; None: it has none. Raises RowError.
+
+    `known` has the row's columns by their plain names. Columns A, B, C may hold anything: they are choices where the
+    answer is one of these letters.
+    """
     for name in CHOICES:
         if name in known and not empty(row[known[name]]):
             return _choices(_parsed(row[known[name]]), known[name])
     if {"a", "b", "c"} <= known.keys():
         letters = [letter for letter in ascii_uppercase[:10] if not empty(row.get(known.get(letter.lower(), "")))]
-        if letters == list(ascii_uppercase[: len(letters)]) and len(letters) > 1:
+        if letters == list(ascii_uppercase[: len(letters)]) and text_of(answer).upper() in letters:
             return _checked([row[known[letter.lower()]] for letter in letters], letters, "A, B, …")
     wrong = [known[name] for name in known if re.fullmatch(r"incorrect_answer_?\d+", name)]
     if "correct_answer" in known and wrong:

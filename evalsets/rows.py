@@ -109,7 +109,7 @@ def _warn(message: str) -> None:
 def _problem(row: Row, columns: Columns, default_id: str, source: str) -> Problem:
     known = {str(name).strip().lower().replace(" ", "_"): str(name) for name in row}
     chat = _chat(row, known, columns)
-    offered = choices_of(row, known)
+    offered = choices_of(row, known, _value(row, known, columns.answer, ANSWER + choices.ANSWER))
     right = list(dict.fromkeys(_answers(row, known, columns, chat.reply, offered)))
     id = _value(row, known, columns.id, ID)
     if id is None and columns.id is not None:

@@ -9,8 +9,9 @@ _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>|\[(/?)THINK\]
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 # a letter counts only where nothing comes after it: in "\boxed I think" a sentence begins
 _BARE = re.compile(
-    r"[+-]?\.?[0-9][^\s$]*|[A-Za-z](?=\s*(?:[$.,;]|\\\)|\\\]|$))|\\[a-zA-Z]+(?:\{[^{}]*\})*", re.MULTILINE
+    r"[ \t]*([+-]?\.?[0-9][^\s$]*|[A-Za-z](?=\s*(?:[$.,;]|\\\)|\\\]|$))|\\[a-zA-Z]+(?:\{[^{}]*\})*)", re.MULTILINE
 )
+_BRACE = re.compile(r"\s*\{")
 _HASHES = re.compile(r"^#### *(\S.*)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer(?:\s+is|\**\s*:)[\s*:]*", re.IGNORECASE)
 _HEADING = re.compile(r"^[ \t#*_>]*(?:the[ \t]+)?final[ \t]+answer[ \t*_:]*\n\s*", re.IGNORECASE | re.MULTILINE)
@@ -29,17 +30,23 @@ def extract(text: str) -> str | None:
     last "answer is ...", "Answer: ..." or heading "Final Answer", unless it only judges ("the answer is correct"). A
     solution that was cut off inside its only box has no answer.
 
-    A thought (`<think>`) that was never closed holds no answer. One that was closed counts where nothing after it does.
+    A thought (`<think>`) that was never closed holds no answer. One that was closed counts where no other text does.
     """
-    closed, opened = 0, len(text)
+    outside: list[str] = []
+    start, opened = 0, None
     for mark in _THOUGHT.finditer(text):
         if any(mark.groups()):
-            closed, opened = mark.end(), len(text)
-        elif opened == len(text):
+            if opened is None:
+                outside.clear()  # the prompt began the thought
+            start, opened = mark.end(), None
+        elif opened is None:
+            outside.append(text[start : mark.start()])
             opened = mark.start()
-    text, after = text[:opened], text[closed:opened]
-    answer = _extract(after)
-    return _extract(text) if answer is None and closed and not _BOX.search(after) else answer
+    if opened is None:
+        outside.append(text[start:])
+    said = "\n".join(outside)
+    answer = _extract(said)
+    return _extract(text[:opened]) if answer is None and not _BOX.search(said) else answer
 
 
 def without_delimiters(text: str) -> str:
@@ -56,7 +63,7 @@ def _extract(text: str) -> str | None:
         content = _content(text, box.end())
         if content:
             return content
-        cut_off = cut_off or (content is None and text[box.end() :].lstrip()[:1] == "{")
+        cut_off = cut_off or (content is None and _BRACE.match(text, box.end()) is not None)
     if cut_off:
         return None
     if marked := _HASHES.findall(text):
@@ -84,10 +91,10 @@ def _stated(text: str, start: int, heading: bool) -> str:
 
 def _content(text: str, start: int) -> str | None:
     """The content of the braces that open at `start`, or the bare word there; None: they are not closed."""
-    brace = re.compile(r"\s*\{").match(text, start)
+    brace = _BRACE.match(text, start)
     if brace is None:
-        bare = _BARE.match(text, start + len(text[start:]) - len(text[start:].lstrip(" \t")))
-        return bare[0].rstrip(".,;") if bare else None
+        bare = _BARE.match(text, start)
+        return bare[1].rstrip(".,;") if bare else None
     start = brace.end() - 1
     depth = 0
     end = start

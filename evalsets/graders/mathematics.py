@@ -1,12 +1,13 @@
-r"""Mathematics: finds the final answer of a solution, and decides whether two answers are equal.
+r"""Mathematics: decides whether two answers are equal.
 
-    extract(r"... so it is \boxed{\frac{1}{2}}.")    # \frac{1}{2}
     async with Mathematics() as checker:
         await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(right=True, note=None)
         await checker.group(problem, ["1/2", None, "0.5"])    # [0, -1, 0]
 
-Answers are first compared as strings, without differences of looks (and without units next to a plain number), then by
-math-verify. `tests/evalsets/test_answers.py` lists the known cases where the result contradicts common sense.
+Quantities and times are compared first (`quantities.py`). Other answers are rewritten (`notation.py`) and compared as
+strings, without differences of looks and without units next to a plain number, then by math-verify, which reads them,
+and by their values (`mathematics_worker.py`). `tests/evalsets/test_pairs.py` lists the known cases where the verdict is
+wrong.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import re
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
@@ -27,7 +28,7 @@ from infer.core.grading import Verdict
 from infer.core.problem import Problem
 from infer.evalsets.graders import quantities
 from infer.evalsets.graders.extraction import extract, without_delimiters
-from infer.evalsets.graders.notation import as_latex, in_radians
+from infer.evalsets.graders.notation import TEXT, as_latex, in_radians
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ MAX_CHARS = 1_000
 
 _NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 
 
 @lru_cache(maxsize=CACHED_VERDICTS)
@@ -54,7 +54,7 @@ def normalize(answer: str) -> str:
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])\s*|\\[!,;:]", "", text)
     text = re.sub(r"\\(?:q?quad(?![a-zA-Z])| )|~", " ", text).strip()
-    if whole := _TEXT.fullmatch(text):
+    if whole := TEXT.fullmatch(text):
         text = whole[1].strip()
     if choice := re.fullmatch(r"\(([A-Za-z])\)", text):
         text = choice[1]
@@ -119,7 +119,7 @@ def _number_of(normal: str) -> str:
 
 
 # a letter, or a letter and a text after it: B, (B), B. 12, B) 12
-_CHOICE = re.compile(r"\{?\(?([A-Za-z])(?:\}?[).:]+\}? *(.*)|\}?)")
+_CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:]{1,2}\s*|\s+|$)(.*)", re.DOTALL)
 _OUTER_COMMA = re.compile(r",(?![^(\[{]*[)\]}])")
 _IN_BASE = re.compile(r"[0-9]+_\{?([0-9]+)\}?")
 _SET = re.compile(r"\\\{[^()\[\]|:<>]*\\\}")
@@ -180,12 +180,12 @@ class Mathematics:
     async def grade(self, problem: Problem, answer: str) -> Verdict:
         """Compares an answer with the problem's right answers, of which there must be one: any of them counts."""
         assert problem.answer is not None
+        right = (problem.answer, *problem.also)
+        if problem.choices:
+            return Verdict(await self._chosen(problem, answer) in right)
         verdict = Verdict(False)
-        for right in (problem.answer, *problem.also):
-            if problem.choices:
-                verdict = Verdict(await self._chosen(problem, answer) == right)
-            else:
-                verdict = await self.equal(right, answer)
+        for reference in right:
+            verdict = await self.equal(reference, answer)
             if verdict.right:
                 break
         return verdict
@@ -260,19 +260,24 @@ class Mathematics:
 
     async def _chosen(self, problem: Problem, answer: str) -> str | None:
         """The letter of the choice that an answer names, by its letter, its text or both; None: none, or several."""
-        labelled = _CHOICE.fullmatch(normalize(answer).replace("\\text", ""))
         texts = dict(zip(ascii_uppercase, problem.choices, strict=False))
-        letter, text = (labelled[1].upper(), labelled[2]) if labelled else ("", answer)
-        if letter in texts and not text:
+        labelled = _CHOICE.fullmatch(TEXT.sub(r"\1", answer).strip(" $."))
+        letter = labelled[1].upper() if labelled else ""
+        if labelled and letter in texts and not labelled[2]:
             return letter
-        for said in dict.fromkeys((answer, text)):
-            found = [known for known, choice in texts.items() if normalize(choice).lower() == normalize(said).lower()]
-            if not found:
-                verdicts = [(await self.equal(choice, said)).right for choice in problem.choices]
-                found = [known for known, same in zip(texts, verdicts, strict=True) if same]
-            if len(found) == 1:
-                return found[0] if said == answer or found[0] == letter else None
-        return None
+        named = await self._named(texts, answer)
+        if named is None and labelled and letter in texts:
+            named = await self._named(texts, labelled[2])
+            return named if named == letter else None
+        return named
+
+    async def _named(self, texts: Mapping[str, str], answer: str) -> str | None:
+        """The letter of the only text that looks like the answer, or else of the only one equal to it."""
+        same = [letter for letter, text in texts.items() if normalize(text).lower() == normalize(answer).lower()]
+        if not same:
+            verdicts = await asyncio.gather(*(self.equal(text, answer) for text in texts.values()))
+            same = [letter for letter, verdict in zip(texts, verdicts, strict=True) if verdict.right]
+        return same[0] if len(same) == 1 else None
 
     async def _class(self, answers: Sequence[str | None], classes: Sequence[int], answer: str) -> int:
         for first in classes:

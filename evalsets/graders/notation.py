@@ -54,7 +54,7 @@ _NUMERALS |= {
 _JUDGED = {"true", "false", "yes", "no"}
 _ANYTHING = re.compile(r"(?:all|any) real(?:s| numbers?)", re.IGNORECASE)
 _NOWHERE = re.compile(r"(?:the limit )?does not exist|dne", re.IGNORECASE)
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
+TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 
 _POWERS_OF_TEN = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _OPEN, _NUMBER = r"(?<![\w.,)}\]^_])", r"\d[\d,]*(?:\.\d+)?"
@@ -65,8 +65,8 @@ _DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})"
 
 def as_latex(answer: str) -> str:
     """The answer in notation that math-verify reads. Formulas may be joined by "or" and "and"."""
-    text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], answer)
-    words = re.sub(r"\s+", " ", _TEXT.sub(r"\1", text).strip(" .$").lower())
+    text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], re.sub(r"\s+", " ", answer))
+    words = re.sub(r"\s+", " ", TEXT.sub(r"\1", text).strip(" .$").lower())
     if _NOTHING.fullmatch(words):
         return r"\emptyset"
     if _NOWHERE.fullmatch(words):
@@ -77,7 +77,7 @@ def as_latex(answer: str) -> str:
         return words
     if words in _NUMERALS:
         return _NUMERALS[words]
-    if (listed := _TEXT.fullmatch(text.strip())) and "," in listed[1]:
+    if (listed := TEXT.fullmatch(text.strip())) and "," in listed[1]:
         text = listed[1]
     for pattern, written in _REWRITINGS:
         text = pattern.sub(written, text)

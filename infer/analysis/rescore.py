@@ -32,9 +32,8 @@ from infer.evalsets.base import EvalSet
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import Run, load_record, read_solutions
 
-MATHEMATICS = described_grader(Mathematics())["class"]
-UNRECORDED = {"class": MATHEMATICS, "answers": "math"}
-"""The grader of runs that do not record one."""
+MATHEMATICS = described_grader(Mathematics())
+"""In the record of runs without a grader's own, too: nothing in them is graded yet."""
 
 
 async def rescore_run(
@@ -71,7 +70,7 @@ async def rescore_run(
         "answers": None,
     }
     described = described_grader(grader)
-    if described != facts.get("grader", UNRECORDED):  # another configuration: not to be pooled with the run
+    if described != facts.get("grader", MATHEMATICS):  # another configuration: not to be pooled with the run
         how["answers"] = described.get("answers") or described["class"]
     config = {**config, "rescored": how}
     facts["grader"] = described
@@ -211,7 +210,7 @@ def grader_of(run: Path) -> Grader:
     try:
         return _evalset_of(record["config"]).grader()
     except UserError:
-        if record["facts"][-1].get("grader", UNRECORDED)["class"] != MATHEMATICS:
+        if record["facts"][-1].get("grader", MATHEMATICS).get("class") != MATHEMATICS["class"]:
             raise
         return Mathematics()
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from infer.core.grading import Verdict
 from infer.core.problem import Problem
 from infer.evalsets.graders.extraction import extract
-from infer.evalsets.graders.mathematics import TOOK_TOO_LONG, Mathematics, normalize
+from infer.evalsets.graders.mathematics import TOOK_TOO_LONG, VERSION, Mathematics, normalize
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -77,6 +78,25 @@ PROBLEM = Problem("p", "")
         ("The answer is correct.", None),
         ("I do not know", None),
         ("", None),
+        ("I put it in a \\boxed\nNow the sum is 7. Answer: 7", "7"),
+        ("the \\boxed answer is next. The answer is 3.", "3"),
+        ("\\boxed\n{8}", "8"),
+        (r"so $\boxed x$ it is", "x"),
+        (r"\boxed I think so", None),
+        (r"<think>It may be \boxed{5}, or", None),
+        (r"<think>It is \boxed{5}.</think> So it is \boxed{6}.", "6"),
+        (r"It is \boxed{5}.</think> The answer is 6.", "6"),
+        (r"It is \boxed{5}.</think> That is all.", "5"),
+        (r"It is \boxed{5}.</think> So it is \boxed{6", None),
+        (r"\boxed{4} <think>or \boxed{5}</think> or <think>rather \boxed{6}", "4"),
+        (r"<THINK>\boxed{1}</THINK> \boxed{2} <thinking>\boxed{3}", "2"),
+        (r"[THINK]is it \boxed{3}?", None),
+        ("## Final Answer\n\n\\[\n\\frac{1}{2}\n\\]\n", r"\frac{1}{2}"),
+        ("**Final Answer**\n$$x = 5$$", "x = 5"),
+        ("### Final answer:\n\n42\n\nThat is all.", "42"),
+        ("**Final Answer**\n\nThe area is $\\pi r^2$, that is $9\\pi$.", r"9\pi"),
+        ("**Final Answer**\n\nThe final answer is $7$. I hope it is correct.", "7"),
+        ("Answer: 1\n\n# Final Answer\n2", "2"),
     ],
 )
 def test_extract(text: str, answer: str | None) -> None:
@@ -333,6 +353,55 @@ async def test_group(checker: Mathematics) -> None:
     assert await checker.group(PROBLEM, answers) == [0, -1, 0, 3, 0, 3, 6, 3, 6, 0]
 
 
+CHOICE = Problem("c", "", answer="B", choices=("12", r"\frac{1}{2}", "a cat", "5 km"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        (r"\text{B}", "B"),
+        (r"\textbf{(B)}", "B"),
+        (r"\text{(B) } \frac{1}{2}", "B"),
+        ("B) 1/2", "B"),
+        ("0.5", "B"),
+        ("C: a cat", "C"),
+        ("A cat", "C"),
+        ("5 km", "D"),
+        ("5000 m", "D"),
+        ("5 m", None),
+        ("B) 12", None),
+        ("B, C", None),
+        ("E", None),
+        ("a dog", None),
+        ("", None),
+    ],
+)
+async def test_a_choice_is_named_by_its_letter_or_its_text(
+    checker: Mathematics, answer: str, letter: str | None
+) -> None:
+    for right in "ABCD":
+        assert (await checker.grade(replace(CHOICE, answer=right), answer)).right == (right == letter)
+    groups = await checker.group(CHOICE, [*"ABCD", answer])
+    assert groups == [0, 1, 2, 3, 4 if letter is None else "ABCD".index(letter)]
+
+
+async def test_any_of_several_right_answers_counts(checker: Mathematics) -> None:
+    problem = Problem("p", "", answer="1/2", also=("7", "x+1"))
+    answers = ["0.5", "7", "1+x", "8"]
+    assert [(await checker.grade(problem, answer)).right for answer in answers] == [True, True, True, False]
+    both = replace(CHOICE, also=("C",))
+    assert [(await checker.grade(both, answer)).right for answer in "ABCD"] == [False, True, True, False]
+
+
+async def test_the_rules_have_a_version() -> None:
+    """Runs are not resumed under other rules."""
+    assert Mathematics().describe() == {"answers": "math", "version": VERSION}
+
+
 async def test_exact_compares_strings_and_starts_nothing() -> None:
     async with Mathematics("exact") as checker:
         assert await checker.equal(r"\left( 1, 2 \right)", "(1,2)") == Verdict(True)
@@ -375,7 +444,7 @@ async def test_what_takes_for_ever_is_cut_off(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_monsters_and_broken_answers_are_only_different(checker: Mathematics) -> None:
-    monsters = ["9" * 10_000, "9" * 10_000 + "x", "\\sqrt{" * 150 + "2" + "}" * 150]
+    monsters = [" " * 900 + "x", "\n" * 900 + "x", "9" * 10_000, "9" * 10_000 + "x", "\\sqrt{" * 150 + "2" + "}" * 150]
     broken = ["", "}", "{", "\\", "$", "\\frac{1}", "\n", '"', "\x00", "🙂", "\ud800", "\\boxed{", "[asy]", "#### 5"]
     for answer in monsters + broken:
         assert await checker.equal("x+2", answer) == Verdict(False), answer[:20]
