@@ -38,26 +38,27 @@ _SIGNS = {
 }
 _SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
 
-_SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_UNITS = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_NUMERALS = {word: str(value) for value, word in enumerate(f"{_SMALL} seventeen eighteen nineteen twenty".split())}
+_NUMERALS = {word: str(value) for value, word in enumerate(f"{_UNITS} {_TEENS}".split())} | {
+    f"{ten}-{unit}" if value else ten: str(10 * tens + value)
+    for tens, ten in enumerate(_TENS.split(), 2)
+    for value, unit in enumerate(_UNITS.split())
+}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:such |real |valid |possible )*(?:solutions?|roots?|values?|(?:real )?numbers?)"
     r"(?: exists?)?|none|empty set|the empty set",
     re.IGNORECASE,
 )
-_NUMERALS |= {
-    f"{ten}-{unit}" if value else ten: str(10 * tens + value)
-    for tens, ten in enumerate(_TENS.split(), 2)
-    for value, unit in enumerate(_SMALL.split()[:10])
-}
 _JUDGED = {"true", "false", "yes", "no"}
 _ANYTHING = re.compile(r"(?:all|any) real(?:s| numbers?)", re.IGNORECASE)
 _NOWHERE = re.compile(r"(?:the limit )?does not exist|dne", re.IGNORECASE)
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 
 _POWERS_OF_TEN = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_OPEN, _NUMBER = r"(?<![\w.,)}\]^_])", r"\d[\d,]*(?:\.\d+)?"
+_DOLLAR = re.compile(r"(?<!\\)\$|\\\(|\\\)")
+_OPEN, _NUMBER = r"(?<![\w.,)}\]^_/])", r"\d[\d,]*(?:\.\d+)?"
 _FRACTION = r"\s*\\[dt]?frac(?:(\d)(\d)|\{(\d{1,9})\}\{(\d{1,9})\})|\s+(\d{1,9})/(\d{1,9})(?![\d/])"
 _TRIGONOMETRIC = r"\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?"
 _DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})"
@@ -66,6 +67,8 @@ _DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})"
 def as_latex(answer: str) -> str:
     """The answer in notation that math-verify reads. Formulas may be joined by "or" and "and"."""
     text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], re.sub(r"\s+", " ", answer))
+    if len(_DOLLAR.findall(text)) % 2 == 0:  # else it may be one of money
+        text = _DOLLAR.sub("", text)
     words = re.sub(r"\s+", " ", TEXT.sub(r"\1", text).strip(" .$").lower())
     if _NOTHING.fullmatch(words):
         return r"\emptyset"
@@ -86,11 +89,11 @@ def as_latex(answer: str) -> str:
 
 def in_radians(one: str, other: str) -> tuple[str, str]:
     r"""Writes a plain angle in degrees, such as `90^\circ`, in radians, where the other answer has a pi."""
-    for degrees, radians, order in ((one, other, 1), (other, one, -1)):
+    for degrees, radians in ((one, other), (other, one)):
         angle = re.fullmatch(r"\$?([-+\d.]+|-?\\[dt]?frac\{\d+\}\{\d+\})\s*\^\s*\{?\\circ\s*\}?\$?", degrees.strip())
         if angle and re.search(r"\\pi(?![a-zA-Z])", radians):
-            pair = (rf"\frac{{\pi}}{{180}} \cdot {angle[1]}", radians)
-            return pair[::order]  # type: ignore[return-value]
+            written = rf"\frac{{\pi}}{{180}} \cdot {angle[1]}"
+            return (written, other) if degrees is one else (one, written)
     return one, other
 
 

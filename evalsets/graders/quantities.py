@@ -1,7 +1,9 @@
 r"""Answers with units, and times of day: compared here where both answers are of the kind.
 
-compare(r"5 \text{ cm}", "50 mm")    # True
-compare("5 cm", "5")                 # None: one has no unit
+    compare(r"5 \text{ cm}", "50 mm")    # True
+    compare("5 cm", "5")                 # None: one has no unit
+
+Only usual units are known, and plain numbers: all else is left to the comparison of values.
 """
 
 import re

@@ -356,6 +356,15 @@ C != D
 2 \text{ boys and } 3 \text{ girls} != 2
 \text{east} != \text{west}
 
+delimiters
+$x<1$ or $x>2$ == (-\infty,1)\cup(2,\infty)
+$x=1$ or $x=2$ == 1,2
+$3$ and $-3$ == \pm 3
+\(5\) == $5.0$
+\(\frac{1}{2}\) == 0.5
+$5 != 6
+$18 per day == 18
+
 all sorts
 5 != 5t
 5 != 5\text{ or so}
