@@ -236,9 +236,9 @@ def test_halves_of_characters_are_replaced_and_said_once(tmp_path: Path, caplog:
     ("name", "content", "expected"),
     [
         ("set.jsonl.gz", b"not packed", "set.jsonl.gz can't be read: Not a gzipped file"),
-        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n')[:-9], "set.jsonl.gz is cut off or damaged ("),
-        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n{"problem"\n'), "set.jsonl.gz, line 2: not JSON ("),
-        ("set.parquet.gz", gzip.compress(b"PAR1"), "unknown kind of file '.gz'"),
+        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n', mtime=0)[:-9], "set.jsonl.gz is cut off or damaged ("),
+        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n{"problem"\n', mtime=0), "set.jsonl.gz, line 2: not JSON ("),
+        ("set.parquet.gz", gzip.compress(b"PAR1", mtime=0), "unknown kind of file '.gz'"),
         (
             "set.tsv",
             b"problem\tanswer\na\t1\t2\n",
