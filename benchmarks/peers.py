@@ -64,7 +64,8 @@ from infer.core.tree import Aggregation
 from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
 from infer.evalsets.base import MATHEMATICS, PLAIN
-from infer.evalsets.graders.mathematics import Mathematics, extract
+from infer.evalsets.graders.extraction import extract
+from infer.evalsets.graders.mathematics import Mathematics
 from infer.evalsets.nano import load
 from infer.generate.backends import REQUESTS
 from infer.generate.engine import start_engine

@@ -52,7 +52,7 @@ from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
 from infer.core.usage import Usage
 from infer.evalsets.base import MATHEMATICS, PLAIN
-from infer.evalsets.graders.mathematics import extract
+from infer.evalsets.graders.extraction import extract
 from infer.evalsets.nano import load
 from infer.generate.backends import VLLM
 from infer.generate.engine import InProcessEngine, start_engine

@@ -35,7 +35,7 @@ def find(
     id_column: str | None = None,
     split: str | None = None,
 ) -> EvalSet:
-    """Finds a set by its name, its file (JSONL, JSON, CSV, Parquet) or its hub id `owner/name[@revision][:config]`.
+    """Finds a set by its name, its file (see `files`) or its hub id `owner/name[@revision][:config]`.
 
     Columns are guessed unless given. `split` is by default test, else validation, else train. A file is read once from
     beginning to end, so that its errors are raised here. Raises `UserError`.
@@ -46,7 +46,7 @@ def find(
             raise UserError(f"{spec} is a registered set, whose columns and split are fixed: leave those options out")
         return plugins.load(GROUP, "evaluation set", spec, plugins.of_type(EvalSet))
     path = Path(spec).expanduser()
-    looks_like_file = path.suffix.lower() in files.SUFFIXES or path.is_absolute() or spec.startswith(("./", "../"))
+    looks_like_file = files.kind_of_file(path) is not None or path.is_absolute() or spec.startswith(("./", "../"))
     if path.exists() or looks_like_file:
         if split is not None:
             raise UserError(f"--split {split} is for hub data sets; {spec} is a file, and all of it is taken")

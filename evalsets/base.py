@@ -11,7 +11,10 @@ from infer.evalsets.graders.mathematics import Mathematics
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The chat messages for a problem. `user` contains `{problem}`; other braces are ordinary text."""
+    """The chat messages for a problem. `user` contains `{problem}`; other braces are ordinary text.
+
+    A problem that comes with a system message of its own keeps that one.
+    """
 
     user: str
     system: str | None = None
@@ -22,8 +25,10 @@ class Template:
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         # replaced, not formatted: templates contain \boxed{}, and problems LaTeX
-        user = {"role": "user", "content": self.user.replace("{problem}", problem.prompt)}
-        return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
+        chat = [*problem.before, ("user", self.user.replace("{problem}", problem.prompt))]
+        if self.system is not None and chat[0][0] != "system":
+            chat.insert(0, ("system", self.system))
+        return [{"role": role, "content": text} for role, text in chat]
 
 
 # The request is in the user message, since the chat templates of several model families refuse a system message.

@@ -25,6 +25,7 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # a pinned thread 
 
 TOGETHER = {
     "tests/cli/test_cli.py::test_a_server_generates": "engines",
+    "tests/evalsets/test_pairs.py": "pairs",
     "tests/generate/": "engines",
     "tests/nano/test_training.py": "training",
     "tests/runs/test_calibrate.py": "engines",
@@ -33,7 +34,7 @@ TOGETHER = {
     "tests/verifiers/test_judges.py": "judges",
     "tests/verifiers/test_served.py": "engines",
 }
-"""The start of a test id, and the group of tests with which it shares an engine or a server."""
+"""The start of a test id, and the group of tests with which it shares an engine, a server or another costly fixture."""
 
 
 @pytest.hookimpl(optionalhook=True)

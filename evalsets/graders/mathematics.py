@@ -1,12 +1,13 @@
-r"""Mathematics: finds the final answer of a solution, and decides whether two answers are equal.
+r"""Mathematics: decides whether two answers are equal.
 
-    extract(r"... so it is \boxed{\frac{1}{2}}.")    # \frac{1}{2}
     async with Mathematics() as checker:
         await checker.equal(r"\frac{1}{2}", "0.5")   # Verdict(right=True, note=None)
         await checker.group(problem, ["1/2", None, "0.5"])    # [0, -1, 0]
 
-Answers are first compared as strings, without differences of looks (and without units next to a plain number), then by
-math-verify. `tests/evalsets/test_answers.py` lists the known cases where the result contradicts common sense.
+Quantities and times are compared first (`quantities.py`). Other answers are rewritten (`notation.py`) and compared as
+strings, without differences of looks and without units next to a plain number, then by math-verify, which reads them,
+and by their values (`mathematics_worker.py`). `tests/evalsets/test_pairs.py` lists the known cases where the verdict is
+wrong.
 """
 
 import asyncio
@@ -16,130 +17,29 @@ import re
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_uppercase
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from infer.core.grading import Verdict
 from infer.core.problem import Problem
+from infer.evalsets.graders import quantities
+from infer.evalsets.graders.extraction import extract, without_delimiters
+from infer.evalsets.graders.notation import TEXT, as_latex, in_radians
 
 logger = logging.getLogger(__name__)
 
+VERSION = 2
+"""Of the rules: to be raised with each change that may change a verdict."""
 CACHED_VERDICTS = 65_536
 # Longer answers are degenerate completions: parsing each would take the whole time limit. No reference is longer.
 MAX_CHARS = 1_000
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
-_BARE = re.compile(r"[+-]?\.?[0-9][^\s$]*|[A-Za-z](?![A-Za-z])|\\[a-zA-Z]+(?:\{[^{}]*\})*")
-_HASHES = re.compile(r"^#### *(\S.*)$", re.MULTILINE)
-_SAID = re.compile(r"\banswer(?:\s+is|\**\s*:)[\s*:]*", re.IGNORECASE)
-# a dollar sign before a digit closes no formula: "$18 and not $20"
-_FORMULA = re.compile(r"\$\$(?:\\.|[^\\$])+\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\$(?:\\.|[^\\$\n])+\$(?!\d)", re.DOTALL)
-# the least that an answer contains, apart from marks around it
-_CONTENT = re.compile(r"[^\W_]|[∞∅]|\\\{\s*\\\}")
-_JUDGEMENT = re.compile(r"(?:(?:in)?correct|right|wrong)\W*", re.IGNORECASE)
-
-
-def extract(text: str) -> str | None:
-    r"""The final answer of a solution; None where it gives none.
-
-    This is the content of the last `\boxed{}` or `\fbox{}` that is closed and not empty. Without one it is the text
-    after the last `####` at the start of a line, as in GSM8K; else the formula, or the rest of the sentence, after the
-    last "answer is ..." or "Answer: ...", unless it only judges ("the answer is correct"). A solution that was cut off
-    inside its only box has no answer.
-    """
-    cut_off = False
-    for box in reversed(list(_BOX.finditer(text))):
-        content = _content(text, box.end())
-        if content:
-            return content
-        cut_off = cut_off or (content is None and text[box.end() : box.end() + 1] == "{")
-    if cut_off:
-        return None
-    if marked := _HASHES.findall(text):
-        return str(marked[-1]).strip()
-    for said in reversed(list(_SAID.finditer(text))):
-        if formula := _FORMULA.match(text, said.end()):
-            answer = _without_delimiters(formula[0])
-        else:
-            answer = re.split(r"\.(?:\s|$)|\n", text[said.end() :], maxsplit=1)[0].strip().strip("*").strip()
-        if _BOX.search(answer):
-            continue  # an empty box (others were taken above): a form that was not filled in
-        if _CONTENT.search(answer) and not _JUDGEMENT.fullmatch(answer):
-            return answer
-    return None
-
-
-def _content(text: str, start: int) -> str | None:
-    """The content of the braces that open at `start`, or the bare word there; None: they are not closed."""
-    if text[start : start + 1] != "{":
-        bare = _BARE.match(text, start)
-        return bare[0].rstrip(".,;") if bare else None
-    depth = 0
-    end = start
-    while end < len(text):
-        if text[end] == "\\":
-            end += 1  # an escaped brace is part of the answer
-        elif text[end] == "{":
-            depth += 1
-        elif text[end] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start + 1 : end].strip()
-        end += 1
-    return None
-
-
-def _without_delimiters(text: str) -> str:
-    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
-            text = text[len(opening) : -len(closing)].strip()
-    return text
-
-
-_SIGNS = {
-    "°": r"^\circ ",
-    "²": "^2",
-    "³": "^3",
-    "∞": r"\infty ",
-    "∅": r"\emptyset ",
-    r"\varnothing": r"\emptyset",
-    r"\langle": "(",
-    r"\rangle": ")",
-    r"\boldsymbol": r"\mathbf",
-}
-_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
-_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
-_IMAGINARY = re.compile(r"(?<=\d)(?:\s|\\[,;: ])*(?=i(?![A-Za-z]))")
-_REPEATING = re.compile(r"(?<![\d,.])(\d{0,9})\.(\d{0,9})\\overline\{(\d{1,9})\}")
-_MIXED_PERCENT = re.compile(r"(?<![\d,.])(\d{1,9})\s*\\[dt]?frac(?:(\d)(\d)|\{(\d{1,9})\}\{(\d{1,9})\})(?=\s*\\?%)")
-
-
-def _as_latex(answer: str) -> str:
-    """Rewrites notation that math-verify does not read, or misreads, into notation that it reads."""
-    text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], answer)
-    text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = _IMAGINARY.sub(" ", text)  # to math-verify, the i of `5i` and that of `5 i` are different symbols
-    text = _REPEATING.sub(_repeating_fraction, text)
-    return _MIXED_PERCENT.sub(_mixed_fraction, text)
-
-
-def _repeating_fraction(decimal: re.Match[str]) -> str:
-    whole, once, repeated = decimal.groups()
-    numerator = int(whole + once + repeated) - int(whole + once or "0")
-    return rf"\frac{{{numerator}}}{{{'9' * len(repeated)}{'0' * len(once)}}}"
-
-
-def _mixed_fraction(number: re.Match[str]) -> str:
-    whole, numerator, denominator = (int(digits) for digits in number.groups() if digits)
-    return rf"\frac{{{whole * denominator + numerator}}}{{{denominator}}}"
-
-
 _NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 
 
 @lru_cache(maxsize=CACHED_VERDICTS)
@@ -149,12 +49,12 @@ def normalize(answer: str) -> str:
     Plain numbers have one form: no thousands separators (a comma and three digits without a space), no redundant zeros.
     Two plain numbers are equal if and only if these forms are.
     """
-    text = _without_delimiters(answer.strip().rstrip(".").strip()).rstrip(".")
+    text = without_delimiters(answer.strip().rstrip(".").strip()).rstrip(".")
     text = text.replace("\u2212", "-").replace("\\$", "").replace("{,}", ",").replace(",\\!", ",")
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])\s*|\\[!,;:]", "", text)
     text = re.sub(r"\\(?:q?quad(?![a-zA-Z])| )|~", " ", text).strip()
-    if whole := _TEXT.fullmatch(text):
+    if whole := TEXT.fullmatch(text):
         text = whole[1].strip()
     if choice := re.fullmatch(r"\(([A-Za-z])\)", text):
         text = choice[1]
@@ -190,6 +90,17 @@ _COUNT = re.compile(rf"\$?([+-]?[0-9.,]+) ?(?:{_WORDS}|{_MODULO})?", re.IGNORECA
 _TEXT_AFTER_NUMBER = re.compile(r"(?<=[0-9/])\\(?:text|textit|textrm|mathrm|mbox)\{ ?([^{}]*?) ?\}")
 
 
+_UPRIGHT = r"\\(?:text|textit|textrm|mathrm|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?"
+_UNIT_AT_END = re.compile(rf"(?<=[\d)}}])\s*(?:{_UPRIGHT}|{_WORDS})$", re.IGNORECASE)
+_CHANGED = re.compile(rf"\b(?:{_CHANGES})\b", re.IGNORECASE)
+
+
+def _without_unit(answer: str) -> str:
+    """The answer without a unit at its end, for math-verify."""
+    unit = _UNIT_AT_END.search(answer.rstrip(" .$"))
+    return answer if unit is None or _CHANGED.search(unit[0]) else answer[: unit.start()]
+
+
 def _without_units(gold: str, target: str) -> tuple[str, str]:
     r"""Writes `18\text{ cm}` as `18 cm` in normalized answers, and as `18` where the other is a plain number."""
     gold, target = (_TEXT_AFTER_NUMBER.sub(r" \1", normal) for normal in (gold, target))
@@ -207,6 +118,8 @@ def _number_of(normal: str) -> str:
     return number if _is_number(number) else normal
 
 
+# a letter, or a letter and a text after it: B, (B), B. 12, B) 12
+_CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:]{1,2}\s*|\s+|$)(.*)", re.DOTALL)
 _OUTER_COMMA = re.compile(r",(?![^(\[{]*[)\]}])")
 _IN_BASE = re.compile(r"[0-9]+_\{?([0-9]+)\}?")
 _SET = re.compile(r"\\\{[^()\[\]|:<>]*\\\}")
@@ -216,14 +129,18 @@ _TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 def _apart(gold: str, target: str) -> bool:
     """Whether normalized answers differ in ways that math-verify overlooks: repeats in a list, bases, set or tuple."""
     bases = {number[1] for number in (_IN_BASE.fullmatch(gold), _IN_BASE.fullmatch(target)) if number}
-    if _repeats(gold) != _repeats(target) or len(bases) > 1:
+    one, other = _repeated(gold), _repeated(target)
+    if len(one) != len(other) or len(bases) > 1:
+        return True
+    if one != other and all(map(_is_number, one + other)):
         return True
     return any(_SET.fullmatch(a) and _TUPLE.fullmatch(b) for a, b in ((gold, target), (target, gold)))
 
 
-def _repeats(normal: str) -> int:
+def _repeated(normal: str) -> list[str]:
+    """The items of a list that occur before in it."""
     items = _OUTER_COMMA.split(normal)
-    return len(items) - len(set(items))
+    return sorted(item for place, item in enumerate(items) if item in items[:place])
 
 
 TOOK_TOO_LONG = "comparing the answers took too long: not equal"
@@ -261,12 +178,20 @@ class Mathematics:
         return extract(text)
 
     async def grade(self, problem: Problem, answer: str) -> Verdict:
-        """Compares an answer with the problem's reference answer, which must exist."""
+        """Compares an answer with the problem's right answers, of which there must be one: any of them counts."""
         assert problem.answer is not None
-        return await self.equal(problem.answer, answer)
+        right = (problem.answer, *problem.also)
+        if problem.choices:
+            return Verdict(await self._chosen(problem, answer) in right)
+        verdict = Verdict(False)
+        for reference in right:
+            verdict = await self.equal(reference, answer)
+            if verdict.right:
+                break
+        return verdict
 
     def describe(self) -> dict[str, Any]:
-        return {"answers": self.method}
+        return {"answers": self.method, "version": VERSION}
 
     async def close(self) -> None:
         """Ends the processes and cancels comparisons in progress."""
@@ -284,13 +209,17 @@ class Mathematics:
         If the answer is any other equation and the reference a value, the equation's right side is compared. If the
         reference is such an equation, no value equals it.
         """
-        reference, answer = _as_latex(reference), _as_latex(answer)
+        if max(len(reference), len(answer)) > MAX_CHARS:
+            return Verdict(normalize(reference) == normalize(answer))
+        if self.method == "math" and (same := quantities.compare(reference, answer)) is not None:
+            return Verdict(same)
+        reference, answer = in_radians(as_latex(reference), as_latex(answer))
         key = normalize(reference), normalize(answer)
         gold, target = _without_units(*key)
         if gold == target:
             return Verdict(True)
         numbers = _is_number(gold) and _is_number(target)
-        if self.method == "exact" or numbers or max(len(gold), len(target)) > MAX_CHARS or _apart(gold, target):
+        if self.method == "exact" or numbers or _apart(gold, target):
             return Verdict(False)
         if key in self._verdicts:
             self._verdicts.move_to_end(key)
@@ -307,8 +236,12 @@ class Mathematics:
     async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
         """For each answer the index of the first answer equal to it; -1 for None. Votes are counted by this index.
 
-        An answer joins the first class whose first member it equals, with that member as the reference.
+        An answer joins the first class whose first member it equals, with that member as the reference. Of multiple
+        choice, answers that choose the same are equal.
         """
+        if problem.choices:
+            chosen = [None if answer is None else await self._chosen(problem, answer) for answer in answers]
+            answers = [letter or answer for letter, answer in zip(chosen, answers, strict=True)]
         classes: list[int] = []
         known: dict[str, int] = {}
         result = []
@@ -325,6 +258,27 @@ class Mathematics:
             result.append(known[normal])
         return result
 
+    async def _chosen(self, problem: Problem, answer: str) -> str | None:
+        """The letter of the choice that an answer names, by its letter, its text or both; None: none, or several."""
+        texts = dict(zip(ascii_uppercase, problem.choices, strict=False))
+        labelled = _CHOICE.fullmatch(TEXT.sub(r"\1", answer).strip(" $."))
+        letter = labelled[1].upper() if labelled else ""
+        if labelled and letter in texts and not labelled[2]:
+            return letter
+        named = await self._named(texts, answer)
+        if named is None and labelled and letter in texts:
+            named = await self._named(texts, labelled[2])
+            return named if named == letter else None
+        return named
+
+    async def _named(self, texts: Mapping[str, str], answer: str) -> str | None:
+        """The letter of the only text that looks like the answer, or else of the only one equal to it."""
+        same = [letter for letter, text in texts.items() if normalize(text).lower() == normalize(answer).lower()]
+        if not same:
+            verdicts = await asyncio.gather(*(self.equal(text, answer) for text in texts.values()))
+            same = [letter for letter, verdict in zip(texts, verdicts, strict=True) if verdict.right]
+        return same[0] if len(same) == 1 else None
+
     async def _class(self, answers: Sequence[str | None], classes: Sequence[int], answer: str) -> int:
         for first in classes:
             representative = answers[first]
@@ -339,7 +293,7 @@ class Mathematics:
             worker = self._idle.pop() if self._idle else await _Worker.start()
             equal = None
             try:
-                equal = await worker.compare(reference, answer, self.seconds)
+                equal = await worker.compare(_without_unit(reference), _without_unit(answer), self.seconds)
             finally:
                 if equal is not None:
                     self._idle.append(worker)

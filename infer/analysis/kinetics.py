@@ -19,7 +19,8 @@ import pyarrow as pa
 from infer.analysis.frames import Runs, assemble
 from infer.core.tree import Aggregation
 from infer.errors import UserError
-from infer.evalsets.graders.mathematics import extract, normalize
+from infer.evalsets.graders.extraction import extract
+from infer.evalsets.graders.mathematics import normalize
 
 
 def read_kinetics(

@@ -33,7 +33,7 @@ from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import Run, load_record, read_solutions
 
 MATHEMATICS = described_grader(Mathematics())
-"""In the record of runs without a grader's own, too."""
+"""In the record of runs without a grader's own, too: nothing in them is graded yet."""
 
 
 async def rescore_run(
@@ -120,7 +120,11 @@ async def rescore(
 
     def problem_of(solution: Solution) -> Problem:
         if problems is None and verifier is None:
-            return Problem(solution.problem_id, "", solution.reference, solution.level)
+            return Problem(
+                *(solution.problem_id, "", solution.reference, solution.level),
+                also=solution.also,
+                choices=solution.choices,
+            )
         found = (problems or {}).get(solution.problem_id)
         if found is None:
             raise UserError(f"problem {solution.problem_id} is not in the evaluation set any more: give its text")
@@ -206,7 +210,7 @@ def grader_of(run: Path) -> Grader:
     try:
         return _evalset_of(record["config"]).grader()
     except UserError:
-        if record["facts"][-1].get("grader", MATHEMATICS) != MATHEMATICS:
+        if record["facts"][-1].get("grader", MATHEMATICS).get("class") != MATHEMATICS["class"]:
             raise
         return Mathematics()
 

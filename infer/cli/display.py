@@ -149,7 +149,8 @@ def print_solution(console: Console, problem: Problem, solution: Solution) -> No
     line("answer: " + (solution.answer if solution.answer is not None else "none was given"), "bold")
     if solution.correct is not None:
         verdict = "right" if solution.correct else "wrong"
-        line(f"{verdict}: the reference is {solution.reference}", "green" if solution.correct else "red")
+        right = " or ".join([solution.reference or "", *solution.also])
+        line(f"{verdict}: the reference is {right}", "green" if solution.correct else "red")
     if not solution.finished:
         line("unfinished: the budget or the context was spent", "yellow")
     if solution.note is not None:

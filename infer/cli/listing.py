@@ -75,7 +75,7 @@ def _list_evalsets(name: str | None) -> None:
         table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
         for known in evalsets.names():
             table.add_row(known, Text(_or_why(lambda name: evalsets.find(name).summary, known)))
-        table.add_row("FILE", "a JSONL, JSON, CSV or Parquet file with a problem and an answer column")
+        table.add_row("FILE", "a JSONL, JSON, CSV, TSV or Parquet file with a problem and an answer column")
         table.add_row("OWNER/NAME", "a dataset of the Hugging Face hub")
         out.print(table)
         return

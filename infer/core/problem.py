@@ -1,6 +1,10 @@
 """A problem: what an evaluation set yields and a strategy solves."""
 
+import re
 from dataclasses import dataclass
+
+HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, as broken exports have them: no tokenizer takes them, and no file in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +20,9 @@ class Problem:
     answer: str | None = None
     level: str | None = None
     source: str = ""
+    also: tuple[str, ...] = ()
+    """Further right answers: any of them counts."""
+    choices: tuple[str, ...] = ()
+    """Multiple choice: the texts of A, B, C, …; `answer` is a letter then. The prompt lists them."""
+    before: tuple[tuple[str, str], ...] = ()
+    """Roles and texts of the chat before the prompt: a system message, examples."""

@@ -334,6 +334,8 @@ class Search:
             problem_id=self.problem.id,
             level=self.problem.level,
             reference=self.problem.answer,
+            also=self.problem.also,
+            choices=self.problem.choices,
             answer=self.answer(chosen) if chosen else None,
             finished=chosen is not None and chosen.finished,
             chosen=leaves.index(chosen) if chosen else None,

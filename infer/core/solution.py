@@ -56,6 +56,10 @@ class Solution(BaseModel):
     problem_id: str
     level: str | None
     reference: str | None
+    also: tuple[str, ...] = ()
+    """Further right answers (see `Problem`)."""
+    choices: tuple[str, ...] = ()
+    """Of multiple choice: the texts of A, B, C, …"""
     answer: str | None
     correct: bool | None = None
     """Against the reference answer; None where there is none."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from infer.core.problem import Problem
+from infer.core.problem import HALVES, Problem
 from infer.core.solution import Solution
 from infer.core.solve import Failure
 from infer.errors import UserError, nearest
@@ -61,6 +61,8 @@ def _problem(name: str, question: Question) -> Problem:
     problem = Problem(name, question) if isinstance(question, str) else question
     if not problem.prompt.strip():
         raise UserError(f"{problem.id} is empty")
+    if HALVES.search(problem.prompt):
+        raise UserError(f"{problem.id} has half a character in it (a lone surrogate): mend its text")
     return problem
 
 

@@ -18,7 +18,7 @@ from infer.core.grading import Grader, described_grader
 from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.options import Options
 from infer.core.pricing import Pricing
-from infer.core.problem import Problem
+from infer.core.problem import HALVES, Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
@@ -51,7 +51,7 @@ class Job(BaseModel):
         str | None,
         Flag(WHAT),
         Field(
-            description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV or Parquet file, or a "
+            description="Evaluation set by name (infer list evalsets), a JSONL, JSON, CSV, TSV or Parquet file, or a "
             "dataset OWNER/NAME of the hub. Default with a packaged model: nano."
         ),
     ] = None
@@ -190,6 +190,8 @@ class Plan:
             raise UserError("name one of a question and --on, not both")
         if job.question is not None and not job.question.strip():
             raise UserError("the question is empty")
+        if job.question is not None and HALVES.search(job.question):
+            raise UserError("the question is not UTF-8 text, or has half a character in it: type it again")
         for name in ("problem_column", "answer_column", "id_column", "split"):
             if job.question is not None and getattr(job, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} says how to read what --on names: a question has none")

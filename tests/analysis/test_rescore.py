@@ -18,7 +18,7 @@ from infer.analysis.rescore import grader_of, problems_of, rescore, rescore_run,
 from infer.cli import run
 from infer.cli.display import print_summary
 from infer.core.choice import Choice
-from infer.core.grading import Verdict
+from infer.core.grading import Verdict, described_grader
 from infer.core.options import ScoredOptions
 from infer.core.pricing import Call
 from infer.core.problem import Problem
@@ -318,6 +318,30 @@ async def test_a_grader_of_another_kind_is_given_the_problems(tmp_path: Path) ->
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     assert record["config"]["rescored"]["answers"].endswith("Prompts"), "another configuration than the run"
     assert isinstance(grader_of(folder), Mathematics), "the set's own"
+
+
+async def test_choices_and_further_right_answers_are_judged_again_by_the_run_alone(tmp_path: Path) -> None:
+    several = solution("a", ["8", "9", "7"], reference="6").model_copy(update={"also": ("8", "7")})
+    choice = solution("b", ["A", "two", "3"], reference="B").model_copy(update={"choices": ("one", "two", "3")})
+    folder = write_run(tmp_path / "a", [several, choice])
+    async with Mathematics() as checker:
+        await rescore_run(folder, tmp_path / "b", checker)
+    one, two = read_solutions(tmp_path / "b")
+    assert [candidate.correct for candidate in one.candidates] == [True, False, True]
+    assert [candidate.correct for candidate in two.candidates] == [False, True, False]
+    assert (one.also, two.choices) == (several.also, choice.choices)
+
+
+async def test_a_run_graded_by_earlier_rules_becomes_a_configuration_of_its_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", [solution("p", ["7"])], on="gone.jsonl")
+    record = json.loads((folder / "run.json").read_text())
+    record["facts"][-1]["grader"] = {"class": described_grader(Mathematics())["class"], "answers": "math"}
+    (folder / "run.json").write_text(json.dumps(record))
+    grader = grader_of(folder)
+    assert isinstance(grader, Mathematics), "today's rules, though the set is gone"
+    await rescore_run(folder, tmp_path / "b", grader)
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert record["config"]["rescored"]["answers"] == "math"
 
 
 async def test_results_keep_their_order_with_few_at_once() -> None:

@@ -66,6 +66,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["solve", "one question", "--limit", "3"], ["--limit 3", "leave it out"]),
         (["solve", "--temperature", "2.5"], ["--temperature", "equal to 2"]),
         (["solve", " "], ["question is empty"]),
+        (["solve", "\udcff=?"], ["question is not UTF-8 text"]),
         (["solve", "--temperature", "-1"], ["temperature"]),
         (["solve", "--temperature", "inf"], ["--temperature inf", "finite"]),
         (["solve", "--temperature", "nan"], ["--temperature"]),

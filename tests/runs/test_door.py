@@ -117,6 +117,7 @@ async def test_it_works_where_an_event_loop_runs(opened: Opened) -> None:
         ("1", {"on": "nano"}, r"a question and --on, not both$"),
         (" ", {}, r"^question is empty$"),
         (["1", ""], {}, r"^question 2 is empty$"),
+        (["1", "\ud800?"], {}, r"^question 2 has half a character in it"),
         ([infer.Problem("a", "1"), infer.Problem("a", "2")], {}, r"^2 problems have the id 'a'"),
     ],
 )
