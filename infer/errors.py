@@ -32,6 +32,19 @@ class WriteError(OSError):
     """A result could not be written. Not a `UserError`: the whole run has to stop, not the one problem."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; with its class where that is a bare word.
+
+    >>> first_line(KeyError("llama"))
+    "KeyError: 'llama'"
+    """
+    told = str(error)
+    if hasattr(error, "errors"):  # pydantic's first line only counts them
+        told = str(error.errors()[0]["msg"])
+    line = next((line.strip() for line in told.splitlines() if line.strip()), "")
+    return line.rstrip(".") if " " in line else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known names, else all of them, or the first twenty.
 

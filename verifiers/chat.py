@@ -12,7 +12,7 @@ from typing import Any
 
 from infer.core.generator import Message
 from infer.errors import UserError
-from infer.generate.chat import plain_prompt
+from infer.generate.chat import apply_template, plain_prompt
 from infer.verifiers.prm import encode_plain
 
 SLOT = "\ue000"
@@ -75,15 +75,9 @@ class Chat:
 
 def render(tokenizer: Any, messages: Sequence[Message], generation_prompt: bool) -> str:
     """The text that a chat template makes. Raises UserError where there is none, or it refuses these messages."""
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no chat template, which its family needs")
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    except TemplateError as error:
-        why = str(error).split("\n")[0]
-        raise UserError(f"the chat template of {tokenizer.name_or_path} refuses what its family needs: {why}") from None
+    text: str = apply_template(tokenizer, messages, tokenize=False, add_generation_prompt=generation_prompt)
     return text
 
 

@@ -5,16 +5,18 @@ that names a `Backend`. Engines are imported only when a model is opened.
 """
 
 import importlib.util
+import math
 import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from infer.core import plugins
-from infer.core.generator import Generator
+from infer.core.generator import Generator, Request, Sampling
 from infer.core.reader import Reader
 from infer.core.tasks import closed_on_error
 from infer.cost.model import ModelSpec
+from infer.generate.checkpoint import not_numbers
 from infer.generate.engine import Engine
 
 GROUP = "infer.backends"
@@ -90,7 +92,7 @@ async def _vllm_generator(args: ModelArgs) -> Generator:
 
     engine = _engine(args, "generate")
     async with closed_on_error(engine):
-        return VLLMGenerator(engine)
+        return await _warm(VLLMGenerator(engine), args)
 
 
 async def _vllm_reader(args: ModelArgs, pair: tuple[str, str] | None, model_class: str | None) -> Reader:
@@ -99,7 +101,7 @@ async def _vllm_reader(args: ModelArgs, pair: tuple[str, str] | None, model_clas
     architecture = _register_with_vllm(model_class) if model_class is not None else None
     engine = _engine(args, "pooling" if pair is None else "generate", architecture)
     async with closed_on_error(engine):
-        return VLLMHead(engine) if pair is None else VLLMTokens(engine, pair)
+        return await _warm_reader(VLLMHead(engine) if pair is None else VLLMTokens(engine, pair), args)
 
 
 def _engine(args: ModelArgs, role: Literal["generate", "pooling"], architecture: str | None = None) -> Engine:
@@ -144,7 +146,11 @@ async def _transformers_generator(args: ModelArgs) -> Generator:
     from infer.generate.transformers import TransformersGenerator
 
     assert args.model is not None
-    return TransformersGenerator(args.model, dtype=args.dtype, revision=args.revision, max_context=args.max_context)
+    generator = TransformersGenerator(
+        args.model, dtype=args.dtype, revision=args.revision, max_context=args.max_context
+    )
+    async with closed_on_error(generator):
+        return await _warm(generator, args)
 
 
 async def _transformers_reader(args: ModelArgs, pair: tuple[str, str] | None, model_class: str | None) -> Reader:
@@ -154,7 +160,31 @@ async def _transformers_reader(args: ModelArgs, pair: tuple[str, str] | None, mo
     assert args.model is not None
     auto = "transformers:AutoModelFor" + ("SequenceClassification" if pair is None else "CausalLM")
     model, tokenizer = load_reward_model(args.model, model_class or auto, dtype=args.dtype, revision=args.revision)
-    return TransformersHead(model, tokenizer) if pair is None else TransformersTokens(model, tokenizer, pair)
+    reader: Reader = TransformersHead(model, tokenizer) if pair is None else TransformersTokens(model, tokenizer, pair)
+    return await _warm_reader(reader, args)
+
+
+async def _warm(generator: Generator, args: ModelArgs) -> Generator:
+    """Has it answer once, drawn and with log-probabilities, so that nothing lazy is left to a problem's own time.
+
+    Raises UserError for a model that computes NaN: nearly all damage to weights shows in the first log-probability.
+    """
+    prompt = await generator.tokenize("1+1=?")
+    assert not isinstance(prompt, str)
+    request = Request(prompt[: generator.max_context - 2], Sampling(temperature=1.0), 2, logprobs=True)
+    (completion,) = await generator.generate(request)
+    if not all(map(math.isfinite, completion.logprobs or ())):
+        raise not_numbers(str(args.model))
+    return generator
+
+
+async def _warm_reader(reader: Reader, args: ModelArgs) -> Reader:
+    """As `_warm`."""
+    tokens = reader.tokenizer.encode("1+1=?")[: reader.max_context]
+    scores = await reader.read(tokens, [len(tokens)])
+    if not all(map(math.isfinite, scores.values)):
+        raise not_numbers(str(args.model))
+    return reader
 
 
 async def _openai_generator(args: ModelArgs) -> Generator:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.core.generator import Message
-from infer.errors import UserError
+from infer.errors import UserError, first_line
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
@@ -15,12 +15,24 @@ def plain_prompt(messages: Sequence[Message]) -> str:
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat under a Hugging Face tokenizer's template, or of `plain_prompt` where it has none."""
+    """Token ids of a chat under a Hugging Face tokenizer's template, or of `plain_prompt` where it has none.
+
+    Raises UserError where the template refuses these messages.
+    """
     if tokenizer.chat_template:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-        return list(ids)
+        return list(apply_template(tokenizer, messages, add_generation_prompt=True, tokenize=True, return_dict=False))
     _warn_no_template(tokenizer.name_or_path)
     return list(tokenizer.encode(plain_prompt(messages)))
+
+
+def apply_template(tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
+    """`tokenizer.apply_chat_template`. Raises UserError for whatever the template, a program, may raise."""
+    try:
+        return tokenizer.apply_chat_template(messages, **how)
+    except Exception as error:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} refuses these messages: {first_line(error)}"
+        ) from error
 
 
 def check_tokenizer(tokenizer: Any) -> None:

@@ -1,29 +1,81 @@
-"""Tokenizers and reward models loaded by transformers. Its errors become UserErrors of one line."""
+"""What transformers loads: tokenizers and models, for every backend. Its errors become UserErrors of one line.
 
+**The code of a checkpoint is never run.** transformers asks on standard input where it is not told so: this is the one
+place that loads anything by it, and it always tells.
+"""
+
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infer.errors import UserError
+from infer.errors import UserError, first_line
 from infer.generate.chat import check_tokenizer
+from infer.generate.checkpoint import cached_folder, check_files
+
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def check_model(model: str | Path, revision: str | None) -> None:
+    """Checks the files of a folder, or of a hub model in the local cache. Raises UserError."""
+    if isinstance(model, Path) and not model.is_dir():
+        raise UserError(f"no such model folder: {model}")
+    folder = cached_folder(str(model), revision)
+    if folder is not None:
+        check_files(folder)
+
+
+def load_causal(model: str | Path, *, dtype: str, revision: str | None, device: str | None = None) -> tuple[Any, Any]:
+    """A language model and its tokenizer. `device` is the GPU if there is one. Raises UserError."""
+    what = f"model {model}"
+    config = _load_config(what, model, revision)
+    names = config.architectures or []
+    if names and not any(name.endswith(_CAUSAL) for name in names):
+        raise UserError(f"{model} is a {names[0]}, not a causal language model: give one that generates text")
+    return _load(what, model, config, "transformers:AutoModelForCausalLM", dtype, revision, device)
 
 
 def load_reward_model(
     model: str | Path, model_class: str, *, dtype: str = "auto", revision: str | None = None
 ) -> tuple[Any, Any]:
     """A model, on the GPU if there is one, and its tokenizer. `model_class` is `module:Class`. Raises UserError."""
+    what = f"reward model {model}"
+    return _load(what, model, _load_config(what, model, revision), model_class, dtype, revision, None)
+
+
+def _load_config(what: str, model: str | Path, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    check_model(model, revision)
+    with _loading(what):
+        return AutoConfig.from_pretrained(model, revision=revision, **_NO_CODE)
+
+
+def _load(
+    what: str, model: str | Path, config: Any, model_class: str, dtype: str, revision: str | None, device: str | None
+) -> tuple[Any, Any]:
     import torch
 
     tokenizer = load_tokenizer(model, revision)
     disable_cudnn_attention()
-    with _loading(f"reward model {model}"):
-        load = pkgutil.resolve_name(model_class).from_pretrained
-        loaded, report = load(model, dtype=dtype, revision=revision, output_loading_info=True)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _loading(what):
+        loaded, report = pkgutil.resolve_name(model_class).from_pretrained(
+            model,
+            dtype=dtype,
+            revision=revision,
+            # said here, since a config.json may name a kernel of the hub, which is code
+            attn_implementation=_attention(device, config.dtype if dtype == "auto" else dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **_NO_CODE,
+        )
     if missing := sorted(report["missing_keys"]):
-        raise UserError(f"reward model {model} lacks {len(missing)} weights ({missing[0]}, ...): is it of this family?")
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+        raise UserError(f"{what} lacks {len(missing)} weights ({missing[0]}, ...): is it complete, and of this kind?")
+    return loaded.to(device).eval(), tokenizer
 
 
 def load_tokenizer(model: str | Path, revision: str | None) -> Any:
@@ -31,9 +83,30 @@ def load_tokenizer(model: str | Path, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     with _loading(f"the tokenizer of {model}"):
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, **_NO_CODE)
     check_tokenizer(tokenizer)
     return tokenizer
+
+
+def refused(what: str, error: Exception) -> UserError:
+    """The error for a model that a library can't load."""
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"{what} needs Python code of its own, and the code of a checkpoint is never run: choose a model that "
+            "transformers or vLLM has a class for"
+        )
+    fix = "give a complete Hugging Face model folder, or the id of a hub model that is cached or can be reached"
+    why = first_line(error)
+    return UserError(f"{what} can't be loaded: {why}" + (f": {fix}" if isinstance(error, OSError) else ""))
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Whatever transformers and safetensors raise for a damaged checkpoint becomes a UserError."""
+    try:
+        yield
+    except Exception as error:
+        raise refused(what, error) from error
 
 
 def disable_cudnn_attention() -> None:
@@ -46,13 +119,7 @@ def disable_cudnn_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-@contextmanager
-def _loading(what: str) -> Iterator[None]:
-    """Turns the errors of transformers and safetensors for an incomplete checkpoint into a UserError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = (str(error).split("\n")[0] or type(error).__name__).rstrip(".")
-        raise UserError(f"{what} can't be loaded: {why}") from error
+def _attention(device: str, dtype: Any) -> str:
+    """FlashAttention where it is installed and can be used: on a GPU, with 16 bits."""
+    usable = device.startswith("cuda") and str(dtype).removeprefix("torch.") in ("float16", "bfloat16")
+    return "flash_attention_2" if usable and importlib.util.find_spec("flash_attn") is not None else "sdpa"

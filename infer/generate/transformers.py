@@ -7,7 +7,7 @@ token. Each row draws from its own seed: what stands beside it changes the resul
 """
 
 import asyncio
-import importlib.util
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 
 from infer.core.generator import Completion, Message, Request
@@ -25,13 +24,12 @@ from infer.core.reader import Reader
 from infer.core.tree import Finish
 from infer.cost.config import known_spec
 from infer.errors import UserError
-from infer.generate.chat import check_tokenizer, encode_chat
-from infer.generate.loading import disable_cudnn_attention
+from infer.generate.chat import encode_chat
+from infer.generate.checkpoint import not_numbers
+from infer.generate.loading import load_causal
 from infer.generate.readers import TransformersTokens
 from infer.generate.sampling import Sampler
 from infer.generate.text import Detokenizer, encode_within, first_stop
-
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(eq=False, slots=True)
@@ -111,14 +109,18 @@ class _Batch:
         """Give each row its next token."""
         rows = self.rows
         tokens = self._logits.argmax(-1)  # [rows]
+        greatest = self._logits.gather(-1, tokens[:, None])[:, 0]  # NaN if any is: argmax finds it
         if self._drawn:
             at = torch.tensor(self._drawn, device=tokens.device)
             tokens[at] = self._sampler.draw(self._logits[at], (len(rows[i].tokens) for i in self._drawn))
         logprobs = [0.0] * len(rows)
         if any(row.request.logprobs for row in rows):
             logprobs = self._logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].tolist()
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs, strict=True):
-            row.take(token, logprob, end)
+        for row, token, logprob, logit in zip(rows, tokens.tolist(), logprobs, greatest.tolist(), strict=True):
+            if math.isfinite(logit):
+                row.take(token, logprob, end)
+            elif not row.done.done():
+                row.done.set_exception(not_numbers(self._model.name_or_path))
 
     def forward(self) -> None:
         """Let go of the rows that are done, and compute the others' next logits."""
@@ -166,7 +168,6 @@ class TransformersGenerator:
         max_batch: int = 64,
         revision: str | None = None,
         max_context: int | None = None,
-        trust_remote_code: bool = False,
     ) -> None:
         """Load. `dtype` is a torch name such as `float32`, or the checkpoint's. Raises UserError if it can't be.
 
@@ -174,11 +175,9 @@ class TransformersGenerator:
         """
         self.model = str(model)
         self.max_batch = max_batch
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._model, self._tokenizer = _load(model, dtype, device, revision, trust_remote_code)
+        self._model, self._tokenizer = load_causal(model, dtype=dtype, revision=revision, device=device)
         self._revision = getattr(self._model.config, "_commit_hash", None) or revision
         self._end = _end_tokens(self._model, self._tokenizer)
-        check_tokenizer(self._tokenizer)
         most: int = self._model.config.get_text_config().max_position_embeddings
         if max_context is not None and max_context > most:
             raise UserError(f"model {model} has a context of {most} tokens: a --max-context of {max_context} is more")
@@ -196,7 +195,7 @@ class TransformersGenerator:
         return encode_within(self._tokenizer, text)
 
     async def generate(self, request: Request) -> list[Completion]:
-        """See `Generator.generate`. Raises UserError: no room after the prompt; RuntimeError: the model failed."""
+        """See `Generator.generate`. Raises UserError: no room after the prompt, NaN; RuntimeError: the model failed."""
         if self._closed:
             raise RuntimeError(f"{self.model} is closed")
         prompt = self._tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
@@ -281,40 +280,6 @@ class TransformersGenerator:
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
-
-
-def _load(model: str | Path, dtype: str, device: str, revision: str | None, trust: bool) -> tuple[Any, Any]:
-    """The model and its tokenizer. Raises UserError."""
-    if isinstance(model, Path) and not model.is_dir():
-        raise UserError(f"no such model folder: {model}")
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust}
-    try:
-        config = transformers.AutoConfig.from_pretrained(model, **source)
-        names = config.architectures or []
-        if names and not any(name.endswith(_CAUSAL) for name in names):
-            raise UserError(f"{model} is a {names[0]}, not a causal language model: give one that generates text")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, **source)
-        loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
-            model,
-            dtype=dtype,
-            attn_implementation=_attention(device, config.dtype if dtype == "auto" else dtype),
-            output_loading_info=True,
-            **source,
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = (str(error).split("\n")[0] or type(error).__name__).rstrip(".")
-        fix = "give a complete Hugging Face model folder, or the id of a hub model that is cached or can be reached"
-        raise UserError(f"can't load model {model} ({why}): {fix}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"{model} lacks {len(missing)} weights ({missing[0]}, ...): give a complete checkpoint")
-    disable_cudnn_attention()
-    return loaded.to(device).eval(), tokenizer
-
-
-def _attention(device: str, dtype: Any) -> str:
-    """FlashAttention where it is installed and can be used: on a GPU, with 16 bits."""
-    usable = device.startswith("cuda") and str(dtype).removeprefix("torch.") in ("float16", "bfloat16")
-    return "flash_attention_2" if usable and importlib.util.find_spec("flash_attn") is not None else "sdpa"
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """The vLLM generator: one continuously batched engine that all problems share."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish
 from infer.generate.chat import check_tokenizer, encode_chat
+from infer.generate.checkpoint import not_numbers
 from infer.generate.engine import Engine
 from infer.generate.readers import VLLMTokens
 from infer.generate.text import PARTIAL, Detokenizer, encode_within, last_tokens
@@ -41,10 +43,12 @@ class VLLMGenerator:
     async def generate(self, request: Request) -> list[Completion]:
         prompt = request.prompt
         assert not isinstance(prompt, str), "vLLM continues token ids"
-        outputs = await gather_or_cancel(
-            self._engine.submit(prompt, self._params(request, request.seed + i), request.deadline)
-            for i in range(request.n)
-        )
+        from infer.generate.draws import flawed
+
+        params = [self._params(request, request.seed + i) for i in range(request.n)]
+        outputs = await gather_or_cancel(self._engine.submit(prompt, each, request.deadline) for each in params)
+        if self._engine.draws and any(map(flawed, params)):
+            raise not_numbers(self._engine.tokenizer.name_or_path)
         return [self._completion(output, request) for output in outputs]
 
     def _params(self, request: Request, seed: int) -> Any:
@@ -80,6 +84,8 @@ class VLLMGenerator:
         logprobs = None
         if request.logprobs:
             logprobs = [position[token].logprob for token, position in zip(tokens, sample.logprobs, strict=True)]
+            if math.isnan(sum(logprobs)):
+                raise not_numbers(self._engine.tokenizer.name_or_path)
         cached = output.num_cached_tokens or 0
         return Completion(tokens, len(tokens), text, finish, logprobs, prefill=len(prompt) - cached, cached=cached)
 
@@ -135,12 +141,12 @@ class VLLMGenerator:
 
 def sampling_options(engine: Engine, sampling: Sampling, seed: int) -> dict[str, Any]:
     """How a request says to vLLM what its tokens are drawn from: options of `SamplingParams`."""
-    if sampling.temperature == 0:
-        return {"temperature": 0.0}
     if engine.draws:
         from infer.generate.draws import drawn
 
         return {"temperature": 0.0, "extra_args": drawn(sampling, seed)}
+    if sampling.temperature == 0:
+        return {"temperature": 0.0}
     return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")} | {"seed": seed}
 
 

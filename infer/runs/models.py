@@ -1,6 +1,5 @@
 """Models by name: where they lie, how they are best prompted, their sizes, and how two of them share a device."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from infer.cost.config import PUBLIC, read_spec
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
+from infer.generate.checkpoint import read_config
 from infer.nano import CHECKPOINTS, checkpoint
 
 DEFAULT_MODEL = "nano-s"
@@ -61,14 +61,8 @@ class ModelRef:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's config.json. Raises UserError where it can't be read."""
-        path = Path(self.where) / "config.json"
-        if not path.is_file():
-            path = self._from_hub("config.json")
-        try:
-            config: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"model {self.where}: its config.json can't be read: {error}") from None
-        return config
+        folder = Path(self.where)
+        return read_config(folder / "config.json" if folder.is_dir() else self._from_hub("config.json"))
 
     def spec(self, dtype: str | None = None) -> ModelSpec:
         """Its sizes in `dtype` (None: its profile's). Raises UserError where they are not known, or too unusual."""
@@ -88,10 +82,12 @@ class ModelRef:
 
     def _from_hub(self, file: str) -> Path:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.where, file, revision=self.revision, local_files_only=not self.download))
+        except HFValidationError:
+            raise UserError(f"model {self.where!r} is neither a folder nor a hub id, owner/name") from None
         except LocalEntryNotFoundError:
             raise UserError(f"model {self.where} is not in the local cache, and the hub can't be reached") from None
         except HfHubHTTPError as error:
