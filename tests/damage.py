@@ -165,6 +165,14 @@ CONFIGS: dict[str, tuple[Damage, str]] = {
     "id2label a list": (fields(id2label=["a", "b"]), "config.json: id2label is"),
     "an end token of text": (fields(eos_token_id="<|end|>"), "config.json: eos_token_id is '<|end|>'"),
     "quantization_config a text": (fields(quantization_config="fp8"), "config.json: quantization_config is 'fp8'"),
+    "a kernel of the hub": (
+        fields(_attn_implementation="owner/kernel"),
+        "config.json: _attn_implementation is 'owner/kernel': it names code of the hub",
+    ),
+    "kernels of the hub": (
+        fields(text_config={"attn_implementation": {"": "a/b:c"}}),
+        "config.json: attn_implementation is .*: it names code of the hub",
+    ),
     "generation_config.json cut": (cut("generation_config.json", 0.5), "generation_config.json: can't be read"),
     "generation_config.json a list": (contents("generation_config.json", "[]"), "generation_config.json: holds"),
     "an end token of text to generate with": (
@@ -193,6 +201,10 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "more layers than weights": (
         fields(num_hidden_layers=40, layer_types=["full_attention"] * 40),
         "config.json: num_hidden_layers is 40, but the weights hold 4",
+    ),
+    "half of a fused weight": (
+        weights(lambda tensors: tensors.pop("model.layers.2.mlp.up_proj.weight")),
+        "its weights lack model.layers.2.mlp.up_proj.weight, though they hold model.layers.2.mlp.gate_proj.weight",
     ),
     "another vocabulary": (fields(vocab_size=200), "config.json: vocab_size is 200, .* embedding has 128"),
     "another width": (fields(hidden_size=64), "config.json: hidden_size is 64, .* embedding has 32"),

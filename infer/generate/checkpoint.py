@@ -10,7 +10,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,34 +86,36 @@ def read_config(file: Path) -> dict[str, Any]:
     heads, shared = sizes.get("num_attention_heads"), sizes.get("num_key_value_heads")
     if heads and shared and heads % shared:
         raise _damaged(file, f"num_attention_heads is {heads}, no multiple of num_key_value_heads, {shared}")
+    for field, value in _fields(config):
+        if field.endswith("_implementation") and "/" in str(value):
+            raise _damaged(file, f"{field} is {_short(value)}: it names code of the hub, and none is run: remove it")
     return config
 
 
-def check_files(folder: Path) -> None:
-    """Checks all that an engine reads: configs, weights, tokenizer, chat template. Raises UserError.
+def check_model(model: str | Path, revision: str | None = None) -> None:
+    """Checks what an engine is about to read: configs, weights, tokenizer, chat template. Raises UserError.
 
-    Of the weights only the headers are read: names, shapes, and whether the files are whole.
+    Of the weights only the headers are read: names, shapes, and whether the files are whole. Of a hub model the config
+    is checked, and of the rest what is in the local cache, but no weights: the hub's client compares their hashes.
     """
+    if Path(model).is_dir():
+        folder = Path(model)
+    elif isinstance(model, Path):
+        raise UserError(f"no such model folder: {model}")
+    else:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            folder = Path(hf_hub_download(model, "config.json", revision=revision)).parent
+        except Exception:
+            return  # whoever loads it says why it can't be had
     config = read_config(folder / "config.json")
     if (folder / "generation_config.json").is_file():
         _read(folder / "generation_config.json", _GenerationConfig)
-    _check_sizes(folder, config, _read_shapes(folder))
+    if folder == Path(model):
+        _check_sizes(folder, config, _read_shapes(folder))
     _check_tokenizer(folder / "tokenizer.json")
     _check_template(folder)
-
-
-def cached_folder(model: str, revision: str | None) -> Path | None:
-    """A model's folder: its own, or that of a hub model in the local cache. None: not downloaded yet."""
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json", revision=revision)
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def not_numbers(model: str) -> UserError:
@@ -159,6 +161,14 @@ def _field(found: Any, where: Sequence[str | int]) -> str:
     return ".".join(parts)
 
 
+def _fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All fields and their values, those of nested objects after their own."""
+    for field, value in config.items():
+        yield field, value
+        if isinstance(value, dict):
+            yield from _fields(value)
+
+
 def _read_shapes(folder: Path) -> dict[str, list[int]]:
     """The weights' shapes, by name. Raises UserError: there are none, pickled ones alone, or torn ones."""
     from safetensors import SafetensorError, safe_open
@@ -175,6 +185,11 @@ def _read_shapes(folder: Path) -> dict[str, list[int]]:
                 shapes |= {key: list(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise _damaged(folder / name, f"can't be read: {first_line(error)}") from None
+    for first, second in _FUSED:
+        for key in shapes:
+            other = key.removesuffix(first) + second
+            if key.endswith(first) and other not in shapes:
+                raise UserError(f"model {folder}: its weights lack {other}, though they hold {key}")
     if lacking := sorted(weight_map.keys() - shapes.keys()):
         raise _damaged(index, f"names {lacking[0]} in {weight_map[lacking[0]]}, which lacks it")
     return shapes
@@ -191,6 +206,8 @@ def _no_weights(folder: Path) -> UserError:
     )
 
 
+_FUSED = ((".gate_proj.weight", ".up_proj.weight"), (".up_proj.weight", ".down_proj.weight"))
+"""Weights that come together. vLLM loads some of them into one tensor, and says nothing where half of it is missing."""
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|tok_embeddings)\.weight$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 

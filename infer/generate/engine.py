@@ -19,7 +19,8 @@ from typing import Any, Literal, Protocol
 from infer.cost.config import known_spec
 from infer.cost.model import ModelSpec
 from infer.errors import ToldElsewhere, UserError
-from infer.generate.loading import check_model, refused
+from infer.generate.checkpoint import check_model
+from infer.generate.loading import refused
 
 TURNS_BETWEEN_STEPS = 4
 """Turns of the event loop after a step that finished requests. A waiter's next request is some awaits away (future,

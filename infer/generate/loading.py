@@ -13,19 +13,10 @@ from typing import Any
 
 from infer.errors import UserError, first_line
 from infer.generate.chat import check_tokenizer
-from infer.generate.checkpoint import cached_folder, check_files
+from infer.generate.checkpoint import check_model
 
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-
-
-def check_model(model: str | Path, revision: str | None) -> None:
-    """Checks the files of a folder, or of a hub model in the local cache. Raises UserError."""
-    if isinstance(model, Path) and not model.is_dir():
-        raise UserError(f"no such model folder: {model}")
-    folder = cached_folder(str(model), revision)
-    if folder is not None:
-        check_files(folder)
 
 
 def load_causal(model: str | Path, *, dtype: str, revision: str | None, device: str | None = None) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from infer.errors import UserError
 from infer.generate import checkpoint
-from infer.generate.checkpoint import check_files, read_config
+from infer.generate.checkpoint import check_model, read_config
 from infer.generate.template_worker import render
 from infer.runs.models import packaged
 from tests.damage import CONFIGS, DAMAGED, Damage, copied, fields, index, inner_template, pickled, template, weights
@@ -25,7 +25,7 @@ def test_a_damaged_checkpoint_is_told(
     folder = copied(tmp_path / "model")
     damage(folder)
     with pytest.raises(UserError, match=says) as error:
-        check_files(folder)
+        check_model(folder)
     assert re.match(rf"model {re.escape(str(folder))}\b", str(error.value))
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 400 + len(str(folder))
@@ -101,18 +101,18 @@ SOUND: dict[str, Damage] = {
 def test_what_is_unusual_passes(change: Damage, tmp_path: Path) -> None:
     folder = copied(tmp_path / "model")
     change(folder)
-    check_files(folder)
+    check_model(folder)
 
 
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_models_pass(name: str, tmp_path: Path) -> None:
-    check_files(copied(tmp_path / "model", name))
+    check_model(copied(tmp_path / "model", name))
 
 
 def test_layers_without_use_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = copied(tmp_path / "model")
     fields(num_hidden_layers=3)(folder)
-    check_files(folder)
+    check_model(folder)
     assert f"model {folder} uses 3 of the 4 layers that it has weights for" in caplog.text
 
 
@@ -133,6 +133,6 @@ def test_pickled_weights_are_converted_as_the_error_says(tmp_path: Path) -> None
     folder = copied(tmp_path / "model")
     pickled(folder)
     with pytest.raises(UserError, match="in Python: ") as error:
-        check_files(folder)
+        check_model(folder)
     exec(str(error.value).partition("in Python: ")[2], {})
-    check_files(folder)
+    check_model(folder)

@@ -36,7 +36,7 @@ def test_a_config_is_read_once_and_only_when_it_is_needed(tmp_path: Path) -> Non
     file = tmp_path / "config.json"
     file.write_text("{torn")
     model = ModelRef.named(str(tmp_path))
-    with pytest.raises(UserError, match=r"config\.json can't be read"):
+    with pytest.raises(UserError, match=r"config\.json: can't be read"):
         model.spec()
     file.write_text((checkpoint("nano-s") / "config.json").read_text())
     assert model.spec("float32") == ModelRef.named("nano-s").spec()

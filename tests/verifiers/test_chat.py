@@ -95,7 +95,7 @@ def test_the_reward_is_read_before_padding() -> None:
     ("template", "says"),
     [
         ("{{ messages[0].content }}", "does not keep the turns"),
-        ("{{ raise_exception('no\nassistant') }}", "refuses what its family needs: no$"),
+        ("{{ raise_exception('no\nassistant') }}", "refuses these messages: TemplateError: no$"),
         (None, "has no chat template"),
     ],
 )
