@@ -40,7 +40,7 @@ def first_line(error: BaseException) -> str:
     """
     told = str(error)
     if hasattr(error, "errors"):  # pydantic's first line only counts them
-        told = str(error.errors()[0]["msg"])
+        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     line = next((line.strip() for line in told.splitlines() if line.strip()), "")
     return line.rstrip(".") if " " in line else f"{type(error).__name__}: {line}".rstrip(": ")
 

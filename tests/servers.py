@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 
 START_SECONDS = 300
+STOP_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,13 @@ class Server:
         """One of vLLM's own counters, such as `vllm:generation_tokens_total`, summed over its labels."""
         lines = httpx.get(self.url.removesuffix("/v1") + "/metrics").text.splitlines()
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")))
+
+    def stop(self) -> None:
+        """End the server as Ctrl-C does: killed, it would leave its segments in /dev/shm."""
+        self.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """Kills the server at once, with the processes that it started."""
@@ -46,6 +55,9 @@ def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--block-size", "32"]
     command += ["--max-num-batched-tokens", "4096", "--enable-prompt-tokens-details", *options]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # vLLM leaves its sockets there; their names may have 107 letters
+    temporary = tempfile.TemporaryDirectory(prefix="vllm-")
+    settings["TMPDIR"] = temporary.name
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings, start_new_session=True
@@ -55,7 +67,8 @@ def vllm_server(model: Path, log: Path, *options: str) -> Iterator[Server]:
         _wait_until_ready(server, log)
         yield server
     finally:
-        server.kill()
+        server.stop()
+        temporary.cleanup()
 
 
 def _wait_until_ready(server: Server, log: Path) -> None:

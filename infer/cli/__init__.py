@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
-from infer.cli.terminal import last_error, log, say
+from infer.cli.terminal import kept_log, last_error, log, say
 from infer.errors import ToldElsewhere, UserError, WriteError
 
 
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
         problem, code = str(error), 2
         cause: Exception = error
         if isinstance(error, ToldElsewhere):
-            problem += f": {last_error() or error.__cause__} (log: {log()})"
+            problem += f": {last_error() or error.__cause__} (log: {kept_log()})"
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -39,6 +39,6 @@ def run(arguments: list[str]) -> int:
     if code == 1 and (path := log()) is not None:
         with path.open("a") as file:
             traceback.print_exception(cause, file=file)
-        problem += f" (log: {path})"
+        problem += f" (log: {kept_log()})"
     say(problem)
     return code

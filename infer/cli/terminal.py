@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+
+from infer.generate.scratch import scratch
 
 # a file or a pipe has room for whole tables
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
@@ -27,6 +30,15 @@ _began = 0
 def log() -> Path | None:
     """The log of the engines' standard error, if a command started any."""
     return _log
+
+
+def kept_log() -> Path | None:
+    """The log, where it stays after this process. For a message that names it."""
+    if _log is None or _log.parent != scratch():
+        return _log
+    descriptor, name = tempfile.mkstemp(prefix="infer-", suffix=".log")
+    os.close(descriptor)
+    return Path(shutil.copy(_log, name))
 
 
 def last_error() -> str | None:
@@ -48,7 +60,7 @@ def say(message: str) -> None:
 def engine_noise_to(folder: Path | None) -> Iterator[None]:
     """Sends what engines and their C++ parts write to standard error into a log file; ours reaches the terminal."""
     global _log, _began
-    log = folder / "log.txt" if folder is not None else Path(tempfile.mkstemp(prefix="infer-", suffix=".log")[1])
+    log = (folder if folder is not None else scratch()) / "log.txt"
     terminal = os.dup(2)
     with open(log, "ab", buffering=0) as file, os.fdopen(terminal, "w") as stream:
         sys.stderr.flush()
@@ -67,5 +79,3 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
             logger.removeHandler(handler)
             os.dup2(terminal, 2)
             err.file = None  # type: ignore[assignment]  # rich then writes to whatever sys.stderr is
-    if folder is None:  # all went well: nobody will ask for it
-        log.unlink()

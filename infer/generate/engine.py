@@ -21,6 +21,7 @@ from infer.cost.model import ModelSpec
 from infer.errors import ToldElsewhere, UserError
 from infer.generate.checkpoint import check_model
 from infer.generate.loading import refused
+from infer.generate.scratch import note_shared_memory, temporary_files_here
 
 TURNS_BETWEEN_STEPS = 4
 """Turns of the event loop after a step that finished requests. A waiter's next request is some awaits away (future,
@@ -353,8 +354,13 @@ def start_engine(
     if in_process and on_cpu:
         _rank_without_compiling()
     try:
-        engine_args = EngineArgs(**args)
-        return InProcessEngine(engine_args) if in_process else ProcessEngine(engine_args)
+        with temporary_files_here():
+            engine_args = EngineArgs(**args)
+            if in_process:
+                return InProcessEngine(engine_args)
+            engine = ProcessEngine(engine_args)
+        note_shared_memory()
+        return engine
     except Exception as error:
         if "root cause" in str(error):
             raise ToldElsewhere(f"model {model} can't be loaded by vLLM: its process failed") from error

@@ -5,15 +5,20 @@ place that loads anything by it, and it always tells.
 """
 
 import importlib.util
+import os
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infer.cost.hardware import cache_folder
 from infer.errors import UserError, first_line
 from infer.generate.chat import check_tokenizer
 from infer.generate.checkpoint import check_model
+
+# what torch compiles is a cache: its own default is the temporary folder
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
 
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")

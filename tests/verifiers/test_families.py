@@ -377,7 +377,7 @@ async def test_a_server_whose_model_has_no_tokenizer_here(tmp_path: Path, monkey
     with pytest.raises(UserError, match="has no tokenizer"):
         await open_verifier("http://127.0.0.1:9", "transformers")
     (tmp_path / "empty" / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="the tokenizer of .*empty can't be loaded"):
+    with pytest.raises(UserError, match=r"the tokenizer of .*empty can't be loaded"):
         await open_verifier("http://127.0.0.1:9", "transformers")
 
 

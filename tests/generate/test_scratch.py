@@ -1,0 +1,130 @@
+"""Temporary files and shared memory: nothing is left by a process that ended, nothing is taken from one that lives."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
+
+import pytest
+
+from infer.generate.scratch import SHARED
+
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no /dev/shm")
+
+BEGIN = """
+import sys, tempfile
+from pathlib import Path
+from infer.generate.scratch import note_shared_memory, scratch, temporary_files_here
+with temporary_files_here():
+    (Path(tempfile.mkdtemp()) / "socket").touch()
+print(scratch(), flush=True)
+"""
+WAIT = f"{BEGIN}\nsys.stdin.read()"
+# as vLLM's: a child maps the segment, and the death of all of them at once leaves it
+WITH_SEGMENT = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", '''
+import mmap, sys
+from multiprocessing import resource_tracker, shared_memory
+segment = shared_memory.SharedMemory(create=True, size=64)
+resource_tracker.unregister(segment._name, "shared_memory")
+print(segment.name, flush=True)
+sys.stdin.read()
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+name = child.stdout.readline()
+{WAIT.replace("print(scratch(), flush=True)", "note_shared_memory(); print(scratch(), name, flush=True)")}
+"""
+
+
+def ended(code: str, folder: Path) -> None:
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(folder)}, check=True)
+
+
+@contextmanager
+def living(code: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A process that has begun, and what it said. It is killed with its children on the way out."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().split()
+    finally:
+        kill(process)
+        process.communicate()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_nothing_is_left_at_the_end(tmp_path: Path) -> None:
+    ended(BEGIN, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_left_after_ctrl_c(tmp_path: Path) -> None:
+    with living(WAIT, tmp_path) as (process, (folder,)):
+        assert os.listdir(tmp_path) == [Path(folder).name]
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        assert os.listdir(tmp_path) == []
+
+
+def test_the_next_start_clears_what_a_killed_one_left_and_no_more(tmp_path: Path) -> None:
+    with living(WAIT, tmp_path) as (dead, _), living(WAIT, tmp_path) as (_, (alive,)):
+        kill(dead)
+        assert len(os.listdir(tmp_path)) == 2
+        (tmp_path / "infer-of-another-program").mkdir()
+        (tmp_path / "infer-a-kept.log").touch()
+        ended(BEGIN, tmp_path)
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            [Path(alive).name, "infer-of-another-program", "infer-a-kept.log"]
+        )
+        assert len(os.listdir(alive)) == 2  # its lock, and its file
+
+
+def test_segments_of_killed_processes_are_cleared(tmp_path: Path) -> None:
+    with living(WITH_SEGMENT, tmp_path) as (process, (_, name)):
+        assert (SHARED / name).exists()
+        ended(BEGIN, tmp_path)
+        assert (SHARED / name).exists()  # it lives
+        kill(process)
+        assert (SHARED / name).exists()
+        ended(BEGIN, tmp_path)
+        assert not (SHARED / name).exists()
+
+
+def test_a_segment_that_another_process_uses_is_kept(tmp_path: Path) -> None:
+    with living(WITH_SEGMENT, tmp_path) as (process, (_, name)):
+        mine = shared_memory.SharedMemory(name=name)
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+        kill(process)
+        ended(BEGIN, tmp_path)
+        assert (SHARED / name).exists()
+        mine.close()
+        (SHARED / name).unlink()
+        assert os.listdir(tmp_path) == []
+
+
+def test_settings_are_put_back(tmp_path: Path) -> None:
+    code = """
+import os, tempfile
+from infer.generate.scratch import scratch, temporary_files_here
+before = tempfile.gettempdir(), os.environ["TMPDIR"]
+with temporary_files_here():
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(scratch())
+assert (tempfile.gettempdir(), os.environ["TMPDIR"]) == before
+"""
+    ended(code, tmp_path)
