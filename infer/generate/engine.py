@@ -10,8 +10,8 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -98,7 +98,9 @@ class InProcessEngine:
         try:
             while self._waiting:
                 finished = self._cut_late()
-                for output in self._engine.step():
+                with _unranked():
+                    outputs = self._engine.step()
+                for output in outputs:
                     name = output.request_id
                     if output.finished:
                         finished |= self._resolve(name, output)
@@ -172,18 +174,27 @@ def _share_process_state() -> None:
     core.cleanup_dist_env_and_memory = destroy_with_the_last
 
 
-def _rank_without_compiling() -> None:
-    """Keeps vLLM from compiling a function of one line. Brittle: it replaces it inside vLLM (0.32).
+@contextmanager
+def _unranked() -> Iterator[None]:
+    """Keeps vLLM from ranking sampled tokens among all others. Brittle: it replaces a function inside vLLM (0.32).
 
-    The function ranks a sampled token, which nothing here reads. To compile it took the first request with
-    log-probabilities 3 to 5 seconds, out of a problem's budget.
+    Nothing here reads the rank. The first request with log-probabilities would compile that function, for 3 to 5
+    seconds of its problem's budget, and each later token pay for it.
     """
     from vllm.v1.sample import sampler
 
-    def count_not_less(x: Any, values: Any) -> Any:
-        return (x >= values).sum(-1)
+    rank = sampler.batched_count_greater_than
+    sampler.batched_count_greater_than = _no_rank
+    try:
+        yield
+    finally:
+        sampler.batched_count_greater_than = rank
 
-    sampler.batched_count_greater_than = count_not_less
+
+def _no_rank(logprobs: Any, _: Any) -> Any:
+    import torch
+
+    return torch.zeros(len(logprobs), dtype=torch.long, device=logprobs.device)
 
 
 class ProcessEngine:
@@ -351,8 +362,6 @@ def start_engine(
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     # NaN ends an engine in processes of its own; in this one `draws` notes whose logits they are
     os.environ["VLLM_RAISE_ON_LOGIT_NANS"] = "0" if in_process and on_cpu else "1"
-    if in_process and on_cpu:
-        _rank_without_compiling()
     try:
         with temporary_files_here():
             engine_args = EngineArgs(**args)

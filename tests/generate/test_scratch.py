@@ -128,3 +128,44 @@ with temporary_files_here():
 assert (tempfile.gettempdir(), os.environ["TMPDIR"]) == before
 """
     ended(code, tmp_path)
+
+
+ENGINE = """
+import asyncio, sys
+from pathlib import Path
+from infer.generate.engine import start_engine
+from infer.generate.scratch import scratch
+from infer.nano import checkpoint
+
+async def main():
+    engine = start_engine(checkpoint("nano-xs"), "generate", dtype="float32", memory_fraction=0.1, in_process=False)
+    print(*(scratch() / "shared-memory").read_text().split(), flush=True)
+    sys.stdin.read(1)
+    await engine.close()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.models
+def test_engines_in_processes_of_their_own_leave_nothing(tmp_path: Path) -> None:
+    """One is killed with all its processes; the next one clears up, runs, and ends."""
+    pytest.importorskip("vllm")
+    script = tmp_path / "engine.py"  # a file: vLLM's processes are spawned, and import it
+    script.write_text(ENGINE)
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    run = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+    with living(run, temporary) as (process, killed):
+        kill(process)
+    assert any((SHARED / name).exists() for name in killed)
+    with living(run, temporary) as (process, used):
+        assert used
+        assert not any((SHARED / name).exists() for name in killed)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait() == 0
+    assert os.listdir(temporary) == []
+    assert not any((SHARED / name).exists() for name in used)
