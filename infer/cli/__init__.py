@@ -34,6 +34,8 @@ def run(arguments: list[str]) -> int:
             first = (str(error).splitlines() or ["no message"])[0]
             code = 2 if isinstance(error, WriteError) else 1
             problem, cause = first if code == 2 else f"{type(error).__name__}: {first}", error
+            if "root cause" in first:  # vLLM's word for what another process has said
+                problem += f": {last_error()}"
     if "--debug" in arguments:
         raise cause
     if code == 1 and (path := log()) is not None:

@@ -24,7 +24,7 @@ _PREFIX, _LOCK, _SEGMENTS = "infer-", "lock", "shared-memory"
 def scratch() -> Path:
     """The folder of this process. The first call clears what killed processes left."""
     clear_leftovers()
-    born = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+    born = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=_base()))
     fcntl.flock(os.open(born / _LOCK, os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)  # until this process is dead
     folder = born.with_name(born.name[1:])
     born.rename(folder)  # not seen by others before it is locked
@@ -56,7 +56,7 @@ def note_shared_memory() -> None:
 
 def clear_leftovers() -> None:
     """Removes the folders of dead processes, and their segments unless a process lives that uses them."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+    for lock in _base().glob(f"{_PREFIX}*/{_LOCK}"):
         try:
             descriptor = os.open(lock, os.O_RDWR)
         except OSError:  # gone, or another user's
@@ -69,6 +69,12 @@ def clear_leftovers() -> None:
             _remove(lock.parent, keep=_used_by(_parents()))
         finally:
             os.close(descriptor)
+
+
+def _base() -> Path:
+    """The temporary folder; /tmp where its name is long: that of a socket in it may have a hundred letters."""
+    base = tempfile.gettempdir()
+    return Path(base if len(base) <= 50 else "/tmp")
 
 
 def _remove_own(folder: Path, owner: int) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker, shared_memory
@@ -40,6 +41,13 @@ name = child.stdout.readline()
 """
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A temporary folder with a short name, as sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="t-") as name:
+        yield Path(name)
+
+
 def ended(code: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(folder)}, check=True)
 
@@ -69,65 +77,73 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def test_nothing_is_left_at_the_end(tmp_path: Path) -> None:
-    ended(BEGIN, tmp_path)
-    assert os.listdir(tmp_path) == []
+def test_nothing_is_left_at_the_end(folder: Path) -> None:
+    ended(BEGIN, folder)
+    assert os.listdir(folder) == []
 
 
-def test_nothing_is_left_after_ctrl_c(tmp_path: Path) -> None:
-    with living(WAIT, tmp_path) as (process, (folder,)):
-        assert os.listdir(tmp_path) == [Path(folder).name]
+def test_nothing_is_left_after_ctrl_c(folder: Path) -> None:
+    with living(WAIT, folder) as (process, (own,)):
+        assert os.listdir(folder) == [Path(own).name]
         process.send_signal(signal.SIGINT)
         process.wait()
-        assert os.listdir(tmp_path) == []
+        assert os.listdir(folder) == []
 
 
-def test_the_next_start_clears_what_a_killed_one_left_and_no_more(tmp_path: Path) -> None:
-    with living(WAIT, tmp_path) as (dead, _), living(WAIT, tmp_path) as (_, (alive,)):
+def test_the_next_start_clears_what_a_killed_one_left_and_no_more(folder: Path) -> None:
+    with living(WAIT, folder) as (dead, _), living(WAIT, folder) as (_, (alive,)):
         kill(dead)
-        assert len(os.listdir(tmp_path)) == 2
-        (tmp_path / "infer-of-another-program").mkdir()
-        (tmp_path / "infer-a-kept.log").touch()
-        ended(BEGIN, tmp_path)
-        assert sorted(os.listdir(tmp_path)) == sorted(
-            [Path(alive).name, "infer-of-another-program", "infer-a-kept.log"]
-        )
+        assert len(os.listdir(folder)) == 2
+        (folder / "infer-of-another-program").mkdir()
+        (folder / "infer-a-kept.log").touch()
+        ended(BEGIN, folder)
+        assert sorted(os.listdir(folder)) == sorted([Path(alive).name, "infer-of-another-program", "infer-a-kept.log"])
         assert len(os.listdir(alive)) == 2  # its lock, and its file
 
 
-def test_segments_of_killed_processes_are_cleared(tmp_path: Path) -> None:
-    with living(WITH_SEGMENT, tmp_path) as (process, (_, name)):
+def test_segments_of_killed_processes_are_cleared(folder: Path) -> None:
+    with living(WITH_SEGMENT, folder) as (process, (_, name)):
         assert (SHARED / name).exists()
-        ended(BEGIN, tmp_path)
+        ended(BEGIN, folder)
         assert (SHARED / name).exists()  # it lives
         kill(process)
         assert (SHARED / name).exists()
-        ended(BEGIN, tmp_path)
+        ended(BEGIN, folder)
         assert not (SHARED / name).exists()
 
 
-def test_a_segment_that_another_process_uses_is_kept(tmp_path: Path) -> None:
-    with living(WITH_SEGMENT, tmp_path) as (process, (_, name)):
+def test_a_segment_that_another_process_uses_is_kept(folder: Path) -> None:
+    with living(WITH_SEGMENT, folder) as (process, (_, name)):
         mine = shared_memory.SharedMemory(name=name)
         resource_tracker.unregister(f"/{name}", "shared_memory")
         kill(process)
-        ended(BEGIN, tmp_path)
+        ended(BEGIN, folder)
         assert (SHARED / name).exists()
         mine.close()
         (SHARED / name).unlink()
-        assert os.listdir(tmp_path) == []
+        assert os.listdir(folder) == []
 
 
-def test_settings_are_put_back(tmp_path: Path) -> None:
+def test_a_long_name_is_no_place_for_sockets(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    with living(WAIT, long) as (process, (own,)):
+        assert len(own) < 60
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        assert not Path(own).exists()
+
+
+def test_settings_are_put_back(folder: Path) -> None:
     code = """
 import os, tempfile
-from infer.generate.scratch import scratch, temporary_files_here
+from infer.generate.scratch import scratch, folder_files_here
 before = tempfile.gettempdir(), os.environ["TMPDIR"]
-with temporary_files_here():
+with folder_files_here():
     assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(scratch())
 assert (tempfile.gettempdir(), os.environ["TMPDIR"]) == before
 """
-    ended(code, tmp_path)
+    ended(code, folder)
 
 
 ENGINE = """
@@ -149,23 +165,21 @@ if __name__ == "__main__":
 
 
 @pytest.mark.models
-def test_engines_in_processes_of_their_own_leave_nothing(tmp_path: Path) -> None:
+def test_engines_in_processes_of_their_own_leave_nothing(folder: Path, tmp_path: Path) -> None:
     """One is killed with all its processes; the next one clears up, runs, and ends."""
     pytest.importorskip("vllm")
     script = tmp_path / "engine.py"  # a file: vLLM's processes are spawned, and import it
     script.write_text(ENGINE)
-    temporary = tmp_path / "t"
-    temporary.mkdir()
     run = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
-    with living(run, temporary) as (process, killed):
+    with living(run, folder) as (process, killed):
         kill(process)
     assert any((SHARED / name).exists() for name in killed)
-    with living(run, temporary) as (process, used):
+    with living(run, folder) as (process, used):
         assert used
         assert not any((SHARED / name).exists() for name in killed)
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.wait() == 0
-    assert os.listdir(temporary) == []
+    assert os.listdir(folder) == []
     assert not any((SHARED / name).exists() for name in used)
