@@ -137,9 +137,9 @@ def test_a_long_name_is_no_place_for_sockets(tmp_path: Path) -> None:
 def test_settings_are_put_back(folder: Path) -> None:
     code = """
 import os, tempfile
-from infer.generate.scratch import scratch, folder_files_here
+from infer.generate.scratch import scratch, temporary_files_here
 before = tempfile.gettempdir(), os.environ["TMPDIR"]
-with folder_files_here():
+with temporary_files_here():
     assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(scratch())
 assert (tempfile.gettempdir(), os.environ["TMPDIR"]) == before
 """
