@@ -70,7 +70,7 @@ async def test_a_trace_that_cannot_be_written_stops_the_run(tmp_path: Path) -> N
 
 
 def test_every_id_has_a_file_of_its_own(tmp_path: Path) -> None:
-    ids = ["a", "A", "a/b", "a%2Fb", "..", "x" * 300, "x" * 300 + "y", "ä"]
+    ids = ["a", "A", "a/b", "a%2Fb", ".", "..", "%2E", "x" * 300, "x" * 300 + "y", "ä", "\udcff", "a\0b", "a\x1b", ""]
     paths = {trace_path(tmp_path, problem) for problem in ids}
     assert len(paths) == len(ids)
     for path in paths:
