@@ -1,6 +1,7 @@
 """The command line as a user meets it. An error is one line that names the thing and the fix."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -395,6 +396,18 @@ def test_what_fails_in_an_engines_own_process_is_said_too(
     assert elsewhere.code == 2, elsewhere.err
     assert elsewhere.err.count("\n") == 1, elsewhere.err
     assert re.search(rf"its process failed: \w+: {re.escape(cause)} \(log: ", elsewhere.err), elsewhere.err
+
+
+def test_a_warning_commands_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with engine_noise_to(tmp_path):
+        logging.getLogger("infer.core").warning("problem %s is odd", "p\x1b[2J\x9b1m")
+    assert capfd.readouterr().err == "infer: problem p is odd\n"
+
+
+def test_a_log_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*log\.txt: Is a directory"), engine_noise_to(tmp_path):
+        pass
 
 
 def test_the_last_error_that_engines_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -397,6 +398,32 @@ def test_a_long_trace_is_drawn(cell: Path, capsys: pytest.CaptureFixture[str]) -
     path.write_bytes(header + b"".join(json.dumps(event).encode() + b"\n" for event in events))
     assert run(["show", str(cell), "nano-L1-0000", "--all"]) == 0
     assert "1,100 nodes" in capsys.readouterr().out
+
+
+def test_no_text_of_a_run_commands_the_terminal(cell: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    escapes = "\x1b[31m\x1b]0;title\x07\x9b2J\x7f"
+    path, trace = cell / "solutions.jsonl", cell / "traces" / "nano-L1-0000.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    for place in (("problem_id",), ("level",), ("answer",), ("note",), (*FIRST, "text"), (*FIRST, "answer")):
+        first = put(f"{place[-1]}{escapes}", *place)(first)
+    path.write_bytes(b"".join([first, *others]))
+    header, sampled, *_ = trace.read_bytes().splitlines(keepends=True)
+    trace.write_bytes(put(escapes, "problem")(header) + put(f"text{escapes}", "sampled", 0, "text")(sampled))
+    of_record(lambda record: record["config"].update(dict.fromkeys(("model", "strategy", "on"), f"it{escapes}")))(cell)
+    folder = cell.rename(cell.parent / f"cell{escapes}")
+    for code, arguments in [
+        *((0, arguments) for arguments in readers(folder)[:2]),
+        *((2, [*arguments, "--run", str(folder)]) for arguments in (["solve"], ["compare", "-s", "greedy"])),
+        (0, ["show", str(folder), "nano-L1-0000"]),
+        (2, ["show", str(folder), f"nano{escapes}"]),
+        (2, ["report", str(folder), "--against", f"x{escapes}"]),
+        (2, ["report", f"absent{escapes}"]),
+    ]:
+        capsys.readouterr()
+        assert run(arguments) == code, arguments
+        said = "".join(capsys.readouterr())
+        assert said
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said), arguments
 
 
 def test_files_around_a_run_that_are_folders(cell: Path, capsys: pytest.CaptureFixture[str]) -> None:
