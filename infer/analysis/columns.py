@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from infer.runs.run import solution_lines
 
 CACHE = ".analysis"
 CACHE_VERSION = 4
+CHUNK = 1000
+"""Solutions whose numbers are held as Python objects, before they become columns."""
 
 Columns = tuple[pa.Table, Path | pa.Table]
 """The table of a run's problems, and the table of its candidates or the file that holds it."""
@@ -33,8 +36,8 @@ Columns = tuple[pa.Table, Path | pa.Table]
 def load(folder: Path, *, cache: bool = True, on_bad: OnBad | None = None) -> Columns:
     """The columns of a run: from its side files if they are fresh, else parsed, and stored where that is possible.
 
-    Raises UserError for a run without solutions, a line that is no solution unless `on_bad` is told of it, and
-    candidates that are not graded.
+    Raises UserError for a run without solutions, for candidates that are not graded, and for a line that is no
+    solution; with `on_bad`, such a line goes there and is left out.
     """
     bad: list[BadLine] = []
     lines = solution_lines(folder, bad.append if on_bad is not None else None)
@@ -46,7 +49,12 @@ def load(folder: Path, *, cache: bool = True, on_bad: OnBad | None = None) -> Co
                 return pq.read_table(files[0]), files[1]
         except (OSError, pa.ArrowInvalid, KeyError, TypeError):
             pass  # missing, half written, or another program's
-    problems, candidates = _columns((line.record for line in lines), folder)
+    solutions = (line.record for line in lines)
+    parts = [_columns(islice(solutions, CHUNK), folder)]
+    while len(parts[-1][0]) == CHUNK:
+        parts.append(_columns(islice(solutions, CHUNK), folder))
+    problems = pa.concat_tables([part for part, _ in parts], promote_options="permissive").combine_chunks()
+    candidates = pa.concat_tables([part for _, part in parts])
     for error in bad:
         assert on_bad is not None
         on_bad(error)
@@ -98,7 +106,7 @@ _texts, _floats, _counts, _costs = (attrgetter(*names) for names in (TEXTS, FLOA
 
 
 def _columns(solutions: Iterable[Solution], folder: Path) -> tuple[pa.Table, pa.Table]:
-    """The table of problems, and that of their candidates. Holds numbers alone: each solution is let go at once."""
+    """The table of problems, and that of their candidates. Keeps no solution: its objects and texts are large."""
     rows: list[tuple[Any, ...]] = []
     cells: list[tuple[Any, ...]] = []
     scores: list[float] = []
@@ -110,8 +118,8 @@ def _columns(solutions: Iterable[Solution], folder: Path) -> tuple[pa.Table, pa.
         for index, each in enumerate(solution.candidates):
             own = each.scores or ()
             scores += own
-            told = each.num_tokens, len(each.address), each.finished, each.correct, each.group, index == chosen
-            cells.append((*told, len(own), each.logprob))
+            grade = each.correct, each.group, index == chosen
+            cells.append((each.num_tokens, len(each.address), each.finished, *grade, len(own), each.logprob))
         for name, value in (solution.model_extra or {}).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
                 others.setdefault(name, {})[row] = value

@@ -120,7 +120,7 @@ def read(paths: Sequence[str | Path], *, cache: bool = True, on_bad: OnBad | Non
     """Reads run folders, each once. A torn last line is left out.
 
     Raises UserError for a folder that is no run, a run of another format version, and (`infer.core.records.BadLine`)
-    a line that is no solution or a second one of its problem; with `on_bad`, that is told of each such line.
+    a line that is no solution or a second one of its problem; with `on_bad`, such lines go there and are left out.
     """
     folders = list(dict.fromkeys(Path(path) for path in paths))
     if not folders:
@@ -222,9 +222,9 @@ def usage_columns(problems: pd.DataFrame) -> list[str]:
 def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregation:
     """How step scores become one: by the latest rescoring, else the strategy's options, else the verifier's default."""
     places = (config.get("rescored") or {}, config.get("options") or {}, verifier)
-    told = (place.get("aggregation") for place in places)
+    named = (place.get("aggregation") for place in places)
     known: tuple[Aggregation, ...] = get_args(Aggregation)
-    return next((how for how in told if how in known), "last")  # a strategy's own option may mean something else
+    return next((how for how in named if how in known), "last")  # a strategy's own option may mean something else
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

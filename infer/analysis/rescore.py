@@ -56,8 +56,8 @@ async def rescore_run(
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
     are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
     left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
-    stopped; `on_bad` is told of lines that are no solutions, which are left out. Raises UserError, before there is a
-    new run, where the old one can't be read or has nothing to choose by.
+    stopped. Lines that are no solutions go to `on_bad`, if it is given, and are left out. Raises UserError, before
+    there is a new run, where the old one can't be read or has nothing to choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}
@@ -282,7 +282,7 @@ def _with_choice(solution: Solution, chosen: int | None) -> Solution:
     """The solution with another candidate chosen, not graded yet."""
     old, new = (solution.candidates[index] if index is not None else None for index in (solution.chosen, chosen))
     discarded = solution.usage.discarded + (old.num_tokens if old else 0) - (new.num_tokens if new else 0)
-    discarded = max(0, discarded)  # tokens that were put there are not told apart
+    discarded = max(0, discarded)  # forced tokens count in `num_tokens`, though nobody sampled them
     update = {
         "chosen": chosen,
         "answer": new.answer if new else None,

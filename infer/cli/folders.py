@@ -25,9 +25,9 @@ def folder(text: str | Path) -> Path:
 
 @contextmanager
 def bad_lines(skip: bool) -> Iterator[OnBad | None]:
-    """Gives the readers of runs what to do with a bad line: None, or with --skip-bad to count it.
+    """Gives the `on_bad` of the readers of runs: None, or with --skip-bad a counter of the lines that it leaves out.
 
-    What was left out is said at the end, once a file however often it was read.
+    Prints the counts at the end, one line a file, however often it was read.
     """
     left_out: dict[Path, dict[int, BadLine]] = {}
 

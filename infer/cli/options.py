@@ -49,7 +49,7 @@ class RunOptions(BaseModel):
     @classmethod
     def _named(cls, folder: Any) -> Any:
         if folder == "":
-            raise PydanticCustomError("empty", "it is empty: name a folder")  # or it were the current one
+            raise PydanticCustomError("empty", "it is empty: name a folder")  # Path("") is the current one
         return folder
 
 

@@ -1,11 +1,10 @@
-"""Files that we read again: each record is checked against its schema, and what does not fit is named with its place.
+"""The reader of our own files: it checks each record against its schema, and names the place of one that does not fit.
 
     for line in read_lines(folder / "solutions.jsonl", Solution, "solution"):
         line.record
 
-One rule for all of them: bytes that are no UTF-8, nesting without end, numbers that JSON lacks, values of another type
-or out of range are refused with file, line and reason. The last line may be torn, as its writer was killed: it is left
-out.
+Bytes that are no UTF-8, nesting without end, numbers that JSON lacks, and values of another type or out of range are
+refused with file, line and reason. The last line may be torn because its writer was killed: it is left out.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ class BadLine(UserError):
 
 
 OnBad = Callable[[BadLine], None]
-"""Is told of each line that is left out."""
+"""Called with each line that is left out."""
 
 
 class Line(NamedTuple):
@@ -44,7 +43,7 @@ class Line(NamedTuple):
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Opens a file to read its bytes. Raises OSError, also for what is no regular file: a pipe would be waited for."""
+    """Opens a file to read its bytes. Raises OSError, also for a pipe, whose opening would wait for a writer."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(f"{path} is no file")
     return path.open("rb")
@@ -55,8 +54,8 @@ def read_lines(
 ) -> Iterator[Line]:
     """Yields the lines of a file, up to a torn last one.
 
-    `kind` is what messages call a record; `first` is the schema of the first line where it has another. Raises BadLine
-    for a line that does not fit, or tells `on_bad` and goes on. Raises OSError.
+    `kind` is the word for a record in messages; `first` is the schema of the first line where it has another. A line
+    that does not fit raises BadLine, or goes to `on_bad`. Raises OSError.
     """
     end = 0
     with open_file(path) as file:
@@ -89,7 +88,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_version(path: Path, record: Any, known: int) -> None:
-    """Raises UserError for a record of another version: what else is wrong with it is not the point then."""
+    """Raises UserError for a record of another version. Check this first: its other fields may differ too."""
     version = record.get("version") if isinstance(record, dict) else None
     if isinstance(version, int) and version != known:
         newer = version > known
@@ -101,13 +100,13 @@ def reason_of(error: ErrorDetails) -> str:
     """Why a value does not fit, with its place in the record."""
     place = ".".join(map(str, error["loc"]))
     given = error["input"]
-    told = isinstance(given, bool | int | float) or given is None
-    reason = f"{error['msg']}, not {str(given)[:40]}" if told and error["type"] != "missing" else error["msg"]
+    short = isinstance(given, bool | int | float) or given is None
+    reason = f"{error['msg']}, not {str(given)[:40]}" if short and error["type"] != "missing" else error["msg"]
     return f"{place}: {reason}" if place else reason
 
 
 def _torn(data: bytes, error: ErrorDetails) -> bool:
-    """Whether a line is the beginning of one: only the last lacks its newline. Lost power may leave zeros in it."""
+    """Whether a line is the beginning of one. Only the last line lacks its newline; a loss of power leaves zeros."""
     if data.endswith(b"\n") or error["type"] != "json_invalid":
         return False
     try:

@@ -197,7 +197,7 @@ def read_trace(path: Path) -> TracedSearch:
 
 
 def _replay(path: Path, lines: Iterator[Line]) -> TracedSearch:
-    """The search that the lines tell of. Raises UserError."""
+    """The search whose events these lines are. Raises UserError."""
     first = next(lines, None)
     if first is None:
         raise UserError(f"{path} is no trace: it is empty: restore or remove it")
@@ -216,7 +216,7 @@ def _replay(path: Path, lines: Iterator[Line]) -> TracedSearch:
 
 
 def _apply(event: _Event, search: TracedSearch, nodes: dict[int, TracedNode]) -> None:
-    """Adds what an event tells. Raises KeyError for a node that is not there, ValueError for one that is already."""
+    """Adds an event to the search. Raises KeyError for a node that is not there, ValueError for one that is already."""
 
     def add(node: TracedNode) -> None:
         if nodes.setdefault(node.id, node) is not node:

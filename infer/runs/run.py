@@ -54,7 +54,7 @@ class _Rescored(BaseModel):
 
 
 class _Config(BaseModel):
-    """The settings that commands read. Which there are depends on the version that wrote them."""
+    """The settings that commands read. None is required: versions differ in their settings."""
 
     question: str | None = None
     on: str | None = None
@@ -221,7 +221,7 @@ def read_solutions(path: Path, on_bad: OnBad | None = None) -> Iterator[Solution
     """The solutions in a run's folder, streamed, also while it is written.
 
     Raises UserError at once where the folder holds no run or one without solutions, and later BadLine for a line that
-    is no solution, or `on_bad` is told of it (see `solution_lines`).
+    is no solution, unless there is `on_bad` (see `solution_lines`).
     """
     load_record(path)
     return (line.record for line in solution_lines(path, on_bad))
@@ -231,7 +231,7 @@ def solution_lines(folder: Path, on_bad: OnBad | None = None) -> Iterator[Line]:
     """The lines of a run's solutions.jsonl, each a `Solution`, up to a torn last one: the one reader of that file.
 
     Raises UserError at once where there is no such file, and later BadLine for a line that is no solution, or a second
-    one of its problem; with `on_bad`, that is told of them, and they are left out.
+    one of its problem; with `on_bad`, such lines go there and are left out.
     """
     path = folder / "solutions.jsonl"
     try:

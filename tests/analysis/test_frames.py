@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from infer.analysis import read
+from infer.analysis import columns, read
 from infer.analysis.columns import CACHE
 from infer.analysis.frames import labels
 from infer.core.records import BadLine
@@ -50,6 +51,21 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
                 else:
                     assert math.isnan(value)
             assert math.isnan(got.score) if not candidate.scores else got.score == min(candidate.scores)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_columns_are_the_same_however_many_solutions_are_held(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(4, 3))
+    path = folder / "solutions.jsonl"
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, json.dumps(json.loads(last) | {"price": 2})]) + "\n")
+    whole = read([folder], cache=False)
+    monkeypatch.setattr(columns, "CHUNK", size)
+    parts = read([folder], cache=False)
+    pd.testing.assert_frame_equal(parts.problems, whole.problems)
+    pd.testing.assert_frame_equal(parts.candidates(), whole.candidates())
 
 
 def test_several_runs_keep_their_settings_and_scores(tmp_path: Path) -> None:
