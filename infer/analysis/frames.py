@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infer.analysis import columns
+from infer.core.formats import clean
+from infer.core.records import OnBad
 from infer.core.tree import Aggregation
 from infer.errors import UserError, nearest
 from infer.runs.run import load_record
@@ -114,17 +116,18 @@ class Runs:
         )
 
 
-def read(paths: Sequence[str | Path], *, cache: bool = True) -> Runs:
-    """Reads run folders, each once. A torn last line is left out; of two solutions of a problem the first counts.
+def read(paths: Sequence[str | Path], *, cache: bool = True, on_bad: OnBad | None = None) -> Runs:
+    """Reads run folders, each once. A torn last line is left out.
 
-    Raises UserError for a folder that is no run, a run of another format version, or a line that is no solution.
+    Raises UserError for a folder that is no run, a run of another format version, and (`infer.core.records.BadLine`)
+    a line that is no solution or a second one of its problem; with `on_bad`, such lines go there and are left out.
     """
     folders = list(dict.fromkeys(Path(path) for path in paths))
     if not folders:
         raise UserError("no runs to read: name at least one run folder")
     records = [load_record(folder) for folder in folders]
     names = _names(folders)
-    tables = [columns.load(folder, cache=cache) for folder in folders]
+    tables = [columns.load(folder, cache=cache, on_bad=on_bad) for folder in folders]
     problems = []
     for name, (table, _) in zip(names, tables, strict=True):
         frame = table.to_pandas()
@@ -200,7 +203,7 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
             told = key in UNNAMED or (key.startswith("rescored.") and value == "none")
             if not told and len({other[key] for other in among if key in other}) > 1:
                 parts.append(value if short in ("model", "budget", "choose") else f"{short}={value}")
-        names.append(" ".join(parts))
+        names.append(clean(" ".join(parts)))
         keys.append(tuple(settings[key] for key in sorted(shared[strategy])))
     numbers: dict[str, dict[tuple[str, ...], int]] = {}  # of configurations with the same name
     for name, values in zip(names, keys, strict=True):
@@ -218,11 +221,10 @@ def usage_columns(problems: pd.DataFrame) -> list[str]:
 
 def aggregation_of(config: dict[str, Any], verifier: dict[str, Any]) -> Aggregation:
     """How step scores become one: by the latest rescoring, else the strategy's options, else the verifier's default."""
-    judged = (config.get("rescored") or {}).get("aggregation")
-    found: Aggregation = (
-        judged or (config.get("options") or {}).get("aggregation") or verifier.get("aggregation") or "last"
-    )
-    return found
+    places = (config.get("rescored") or {}, config.get("options") or {}, verifier)
+    named = (place.get("aggregation") for place in places)
+    known: tuple[Aggregation, ...] = get_args(Aggregation)
+    return next((how for how in named if how in known), "last")  # a strategy's own option may mean something else
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from html import escape
+from html import escape as quoted
 from importlib.resources import files
 from typing import Any
 
@@ -13,6 +13,12 @@ from infer.analysis import plots
 from infer.analysis.frames import Runs
 from infer.analysis.pictures import Picture
 from infer.analysis.tables import Table
+from infer.core.formats import clean
+
+
+def escape(text: str, *, quote: bool = True) -> str:
+    """A text inside the page: what it says is no markup, and commands no terminal that shows the page's source."""
+    return quoted(clean(text), quote)
 
 
 def page(runs: Runs, blocks: Iterable[str]) -> str:

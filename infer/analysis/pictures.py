@@ -13,7 +13,7 @@ from infer.analysis.estimates import auroc, reliability, share
 from infer.analysis.frames import Runs
 from infer.analysis.pools import How, at_k, graded_pools
 from infer.analysis.tables import LINES, Table, in_unit
-from infer.core.formats import natural
+from infer.core.formats import clean, natural
 from infer.errors import UserError
 
 PANELS = 6
@@ -24,12 +24,17 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Source:
-    """The runs of a report, its unit of cost, the confidence of its intervals, and its number of resamples."""
+    """The runs of a report, and how they are shown."""
 
     runs: Runs
     unit: str
+    """Of the cost."""
     confidence: float
+    """Of the intervals."""
     draws: int
+    """Resamples of the problems."""
+    against: str | None = None
+    """The configuration that others are compared with; None, or one that is not here: the cheapest."""
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -89,7 +94,8 @@ def _curves(source: Source) -> Drawing:
     if len(shown) > plots.MOST:
         caption += f" Only the first {plots.MOST} of {len(shown)} lines are drawn."
         shown = dict(list(shown.items())[: plots.MOST])
-    below = tables.differences(runs, of.unit, confidence, source.draws), tables.laws(of, shown)
+    first = tables.reference(runs, of.unit, source.against)
+    below = tables.differences(runs, first, of.unit, confidence, source.draws), tables.laws(of, shown)
     figure = plots.drawn(plots.curves, points, shown, of.unit)
     return Drawing(figure, caption, points, [table for table in below if table is not None])
 
@@ -151,6 +157,7 @@ def _levels(source: Source) -> Drawing:
         raise UserError("no problem was graded: these runs have no reference answers")
     shown = _largest(runs, set(problems["configuration"]))[: plots.MOST]
     problems = problems[problems["configuration"].isin(shown)]
+    problems = problems.assign(level=problems["level"].map(clean))
     rows = []
     for (level, configuration), part in problems.groupby(["level", "configuration"], observed=True, sort=False):
         estimate = share(part["correct"], part["problem_id"], confidence)

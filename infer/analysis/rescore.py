@@ -18,6 +18,7 @@ from infer.core.choice import Ballot, Choice
 from infer.core.grading import Grader, described_grader, graded
 from infer.core.pricing import Pricing
 from infer.core.problem import Problem
+from infer.core.records import OnBad
 from infer.core.solution import Candidate, Solution
 from infer.core.tasks import gather_or_cancel
 from infer.core.trace import TracedNode, TracedSearch
@@ -48,20 +49,22 @@ async def rescore_run(
     choose: Choice | None = None,
     problems: Mapping[str, Problem] | None = None,
     concurrency: int = 64,
+    on_bad: OnBad | None = None,
 ) -> int:
     """Writes a run with the solutions of another one judged again (see `rescore`). Returns how many it added.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
     are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
     left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
-    stopped. Raises UserError, before there is a new run, where the old one can't be read or has nothing to choose by.
+    stopped. Lines that are no solutions go to `on_bad`, if it is given, and are left out. Raises UserError, before
+    there is a new run, where the old one can't be read or has nothing to choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}
     facts.pop("since", None)
-    stored = read_solutions(run)
+    stored = read_solutions(run, on_bad)
     if choose is not None and (verifier is None or choose == "logprob"):
-        _check_choice(run, choose)
+        _check_choice(run, choose, on_bad)
     before = config.get("rescored") or {}
     how = {
         "from": str(run),
@@ -79,8 +82,8 @@ async def rescore_run(
     if verifier is not None:
         config["prm"] = prm or "unnamed"
         facts["verifier"] = verifier.describe()
-        if pricing is None and "hardware" in config:
-            pricing = Pricing(hardware.find(config["hardware"]), Serving(batch=config["batch"]))
+        if pricing is None and config.get("hardware") is not None:
+            pricing = Pricing(hardware.find(config["hardware"]), Serving(batch=config.get("batch") or 1))
     added = 0
     with Run.open(out, config, facts) as fresh:
         async for solution in rescore(
@@ -216,16 +219,18 @@ def grader_of(run: Path) -> Grader:
 
 
 def _evalset_of(config: Mapping[str, Any]) -> EvalSet:
+    if config.get("on") is None:
+        raise UserError("the run's record does not name its problems (config: on): restore it")
     names = ("problem_column", "answer_column", "id_column", "split")
     return find_evalset(config["on"], **{name: config.get(name) for name in names})
 
 
-def _check_choice(run: Path, choose: Choice) -> None:
+def _check_choice(run: Path, choose: Choice, on_bad: OnBad | None) -> None:
     """Raises UserError where no candidate has the scores or log-probabilities that `choose` needs.
 
     Reads on until one has them: most runs have them in the first.
     """
-    candidates = (candidate for solution in read_solutions(run) for candidate in solution.candidates)
+    candidates = (candidate for solution in read_solutions(run, on_bad) for candidate in solution.candidates)
     if all(choice.strength(_ballot(candidate), choose, "last") is None for candidate in candidates):
         what = "log-probabilities" if choose == "logprob" else "scores"
         raise UserError(f"{run} has no {what} to choose by: choose otherwise, or score it with a reward model")
@@ -281,6 +286,7 @@ def _with_choice(solution: Solution, chosen: int | None) -> Solution:
     """The solution with another candidate chosen, not graded yet."""
     old, new = (solution.candidates[index] if index is not None else None for index in (solution.chosen, chosen))
     discarded = solution.usage.discarded + (old.num_tokens if old else 0) - (new.num_tokens if new else 0)
+    discarded = max(0, discarded)  # forced tokens count in `num_tokens`, though nobody sampled them
     update = {
         "chosen": chosen,
         "answer": new.answer if new else None,

@@ -60,9 +60,19 @@ def overview(summary: pd.DataFrame, confidence: float) -> Table:
     return Table(shown, formats, note)
 
 
-def differences(runs: Runs, unit: str, confidence: float, draws: int) -> Table | None:
-    """All configurations against the first; None where no two have a graded problem in common."""
-    first, *others = runs.runs["configuration"].unique()
+def reference(runs: Runs, unit: str, against: str | None) -> str:
+    """The configuration that others are compared with: `against` if it is here, else the cheapest graded one."""
+    names = runs.runs["configuration"].unique().tolist()
+    if against in names:
+        return str(against)
+    costs = runs.cost(unit)[runs.problems["correct"].notna()].groupby(runs.problems["configuration"], observed=True)
+    known = costs.mean().dropna()
+    return str(min((name for name in names if name in known.index), key=known.__getitem__, default=names[0]))
+
+
+def differences(runs: Runs, first: str, unit: str, confidence: float, draws: int) -> Table | None:
+    """All configurations against one; None where none has a graded problem in common with it."""
+    others = [name for name in runs.runs["configuration"].unique() if name != first]
     rows = []
     for other in others[:LINES]:
         with suppress(UserError):  # no graded problem in common

@@ -26,7 +26,7 @@ from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.runtime import Runtime
 from infer.errors import UserError
-from infer.runs.calibrate import calibrate
+from infer.runs.calibrate import calibrate, check_device
 from infer.runs.job import interruptible
 from infer.runs.models import DEFAULT_MODEL, ModelRef
 from infer.runs.verifiers import VerifierRef
@@ -199,12 +199,15 @@ def _measured() -> dict[str, Hardware]:
 
 
 def _calibrate(model: str, on: str, debug: bool) -> Runtime:
-    device = devices.measure() if on == devices.THIS_CPU else devices.find(on)
     from infer.core.generator import Sampling
-    from infer.generate.engine import start_engine
+    from infer.generate.engine import device_name, start_engine
     from infer.generate.vllm import sampling_options
 
+    if on != devices.THIS_CPU:
+        devices.find(on)  # a name that nobody knows is refused as such
+    check_device(on, device_name())
     found = ModelRef.named(model)
+    device = devices.measure() if on == devices.THIS_CPU else devices.find(on)
     say(f"timing {model} on {device.name}: about a minute")
 
     async def timed() -> Runtime:

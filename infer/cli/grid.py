@@ -145,6 +145,8 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
     if not asked:
         raise UserError(f"{cells[0].plan.evalset.name} has no problems")
     folder = how.folder or fresh_folder(f"{Path(cells[0].plan.evalset.name).stem}-{command}")
+    if (folder / "run.json").exists() or (folder / "solutions.jsonl").exists():
+        raise UserError(f"--run {folder}: it holds a single run: name another folder")
     missing = [cell for cell in cells if not asked <= _done(cell, folder)]
     failures: list[Failure] = []
     with ExitStack() as stack:
@@ -158,7 +160,7 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
             async with aclosing(grids.load(missing, machine)) as loading:
                 async for cell, loaded in loading:
                     say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-                    failures.extend(await _cell(cell, loaded, folder / cell.name, asked, machine, how))
+                    failures.extend(await _cell(cell, loaded, folder / cell.folder, asked, machine, how))
 
         try:
             asyncio.run(session())
@@ -167,7 +169,7 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
             return 130
     rows = []
     for cell in cells:  # all over the same problems, though a run may hold more
-        solutions = (each for each in read_solutions(folder / cell.name) if each.problem_id in asked)
+        solutions = (each for each in read_solutions(folder / cell.folder) if each.problem_id in asked)
         rows.append(Row.of(cell.name, cell.strategy, cell.pair, solutions))
     if how.as_json:
         sys.stdout.write(json.dumps({"run": str(folder), "cells": rows_json(rows)}) + "\n")
@@ -178,9 +180,9 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
 
 def _done(cell: Cell, folder: Path) -> set[str]:
     """The problems a cell has solved; checks that its folder, if it is there, is this cell's."""
-    if not (folder / cell.name).exists():
+    if not (folder / cell.folder).exists():
         return set()
-    with Run.open(folder / cell.name, cell.plan.config(), describe_machine()) as run:
+    with Run.open(folder / cell.folder, cell.plan.config(), describe_machine()) as run:
         return run.done
 
 

@@ -11,8 +11,9 @@ from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from infer.errors import UserError
 from infer.runs.fields import RUN, WHAT, Flag, Model, build
@@ -43,6 +44,13 @@ class RunOptions(BaseModel):
     trace: Annotated[bool, Flag(RUN), Field(description="Keep each problem's search tree, for infer show.")] = False
     as_json: Annotated[bool, Flag(RUN, long="--json"), Field(description="Print the result as JSON.")] = False
     debug: Annotated[bool, Flag(RUN), Field(description="Show tracebacks and the engines' own messages.")] = False
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _named(cls, folder: Any) -> Any:
+        if folder == "":
+            raise PydanticCustomError("empty", "it is empty: name a folder")  # Path("") is the current one
+        return folder
 
 
 FIELDS: dict[str, tuple[type[BaseModel], FieldInfo]] = {

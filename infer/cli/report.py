@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from infer.cli.app import app, examples
+from infer.cli.folders import SkipBad, bad_lines, folder
 from infer.cli.options import options_of_fields
 from infer.cli.terminal import out, say
 from infer.errors import UserError, nearest
@@ -19,13 +20,16 @@ from infer.runs.run import runs_inside
     epilog=examples(
         "infer report runs/first",
         "infer report runs/compare --html report.html --unit flops",
+        "infer report runs/compare --against 'greedy 512tok'",
         "infer report runs/a runs/b --html report.html --format png --format csv",
     )
 )
 @options_of_fields()
 def report(
     *,
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of grids (infer compare, infer sweep).")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or of grids (infer compare, infer sweep).", parser=folder)
+    ],
     html: Annotated[
         Path | None, typer.Option(help="Write the pictures and tables to this one file too.", show_default=False)
     ] = None,
@@ -38,6 +42,15 @@ def report(
     unit: Annotated[
         str, typer.Option(help="Of the cost: tokens, prm, seconds, or any column of usage, such as flops.")
     ] = "tokens",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare all with this configuration, problem by problem. Default, in the HTML file: the cheapest.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
     debug: bool,
 ) -> None:
@@ -50,14 +63,15 @@ def report(
         raise UserError(f"--format {unknown.pop()}: {nearest('', get_args(Format))}")
     if formats and html is None:
         raise UserError("--format needs --html, which says where the files go")
-    found = read([folder for path in runs for folder in _folders(path)])
-    table = summary(found, unit)
+    with bad_lines(skip_bad) as on_bad:
+        found = read([each for path in runs for each in _folders(path)], on_bad=on_bad)
+    table = summary(found, unit, against=against)
     if as_json:
         sys.stdout.write(table.to_json(orient="records") + "\n")
     else:
         _print(table, unit)
     if html is not None:
-        written = write_report(found, html, unit=unit, formats=chosen)
+        written = write_report(found, html, unit=unit, formats=chosen, against=against)
         say(f"written: {', '.join(map(str, written))}")
 
 
@@ -70,9 +84,10 @@ def _folders(path: Path) -> list[Path]:
 def _print(rows: Any, unit: str) -> None:
     names = ("accuracy, %", "95%", "problems", "tokens", "passes", "s", "discarded, %")
     extra = [unit] if unit not in ("tokens", "prm", "seconds") else []
+    paired = ["difference, 95%", "p"] if "difference" in rows else []
     several = ["evalset"] if rows["evalset"].nunique() > 1 else []
     words = (Column(name, overflow="fold") for name in ["", *several])
-    numbers = (Column(name, no_wrap=True, justify="right") for name in [*names, *extra])
+    numbers = (Column(name, no_wrap=True, justify="right") for name in [*names, *extra, *paired])
     table = Table(*words, *numbers, box=None, padding=(0, 1, 0, 0), header_style="dim")
     for row in rows.to_dict("records"):
         graded = row["accuracy"] == row["accuracy"]  # not NaN
@@ -86,9 +101,16 @@ def _print(rows: Any, unit: str) -> None:
             _cell(100 * row["discarded"], ".1f"),
             *(_cell(row[name], ".3g") for name in extra),
         ]
+        if paired:
+            values = [100 * row[name] for name in ("difference", "difference_low", "difference_high")]
+            known = values[0] == values[0]
+            cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if known else "-")
+            cells.append(_cell(row["mcnemar_p"], ".3f"))
         table.add_row(*(Text(str(row[name])) for name in ["configuration", *several]), *cells)
     out.print(table)
     out.print(Text("Means over problems; intervals are clustered by problem.", "dim"))
+    if paired:
+        out.print(Text("Differences are paired over problems, in points; p by the exact McNemar test.", "dim"))
 
 
 def _cell(value: float, form: str) -> str:

@@ -11,9 +11,11 @@ import typer
 
 from infer.cli.app import app, examples
 from infer.cli.display import print_summary
+from infer.cli.folders import SkipBad, bad_lines, folder
 from infer.cli.options import options_of_fields
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.core.choice import Choice
+from infer.core.records import OnBad
 from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
 from infer.evalsets.graders.mathematics import Mathematics
@@ -31,8 +33,8 @@ from infer.runs.verifiers import VerifierRef
 @options_of_fields()
 def rescore(
     *,
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    to: Annotated[Path, typer.Option("--out", help="Folder of the new run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", parser=folder)],
+    to: Annotated[Path, typer.Option("--out", help="Folder of the new run.", parser=folder)],
     prm: Annotated[
         str | None, typer.Option(help="Score the stored solutions with this reward model. Default: their scores.")
     ] = None,
@@ -48,13 +50,14 @@ def rescore(
         Literal["math", "exact"] | None,
         typer.Option(help="How answers are compared. Default: as the evaluation set compares them (math)."),
     ] = None,
+    skip_bad: SkipBad = False,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Judge stored solutions again, without generating: another reward model, aggregation, vote or answer checker."""
     from infer.analysis.rescore import grader_of, rescore_run
 
-    async def judge() -> int:
+    async def judge(on_bad: OnBad | None) -> int:
         async with AsyncExitStack() as stack:
             grader = Mathematics(answers) if answers is not None else grader_of(run)
             stack.push_async_callback(grader.close)
@@ -64,13 +67,14 @@ def rescore(
                 verifier = await VerifierRef.named(prm, prm_revision).open(backend, api_key=prm_api_key)
                 stack.push_async_callback(verifier.close)
             return await rescore_run(
-                run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose
+                run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose, on_bad=on_bad
             )
 
     with ExitStack() as stack:
         if prm is not None and not debug:
             stack.enter_context(engine_noise_to(None))
-        added = asyncio.run(judge())
+        on_bad = stack.enter_context(bad_lines(skip_bad))
+        added = asyncio.run(judge(on_bad))
     tally = Tally()
     for solution in read_solutions(to):
         tally.add(solution)

@@ -10,6 +10,7 @@ from rich.tree import Tree
 
 from infer.cli.app import app, examples
 from infer.cli.display import print_summary
+from infer.cli.folders import SkipBad, bad_lines, folder
 from infer.cli.options import options_of_fields
 from infer.cli.terminal import out
 from infer.core.formats import clean
@@ -32,18 +33,20 @@ SIBLINGS = 6
 @options_of_fields()
 def show(
     *,
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", parser=folder)],
     problem: Annotated[
         str | None, typer.Argument(help="Id of a problem: draw its search tree (of a run made with --trace).")
     ] = None,
     whole: Annotated[bool, typer.Option("--all", help="Every node, however many.")] = False,
+    skip_bad: SkipBad = False,
     debug: bool,
 ) -> None:
     """Show what a run found, or draw the search tree of one of its problems, the chosen path marked."""
     tally, ids = Tally(), []
-    for solution in read_solutions(run):
-        tally.add(solution)
-        ids.append(solution.problem_id)
+    with bad_lines(skip_bad) as on_bad:
+        for solution in read_solutions(run, on_bad):
+            tally.add(solution)
+            ids.append(solution.problem_id)
     if problem is None:
         print_summary(out, tally, path=run)
         return
@@ -67,7 +70,17 @@ def draw(search: TracedSearch, *, whole: bool = False) -> None:
     out.print(Text(f"{nodes:,} nodes; * marks the chosen path{end}", "dim"))
 
 
-def _grow(tree: Tree, node: TracedNode, best: set[int], whole: bool) -> None:
+def _grow(tree: Tree, root: TracedNode, best: set[int], whole: bool) -> None:
+    """Adds all that is shown below the root, by an explicit stack: a long solution is deeper than Python's own."""
+    waiting = [(tree, root)]
+    while waiting:
+        branch, node = waiting.pop()
+        waiting += _add_children(branch, node, best, whole)
+
+
+def _add_children(tree: Tree, node: TracedNode, best: set[int], whole: bool) -> list[tuple[Tree, TracedNode]]:
+    """Adds the children of a node that are shown. Returns each with its branch."""
+
     def leads_on(child: TracedNode) -> bool:
         return bool(child.children) or child.id in best
 
@@ -84,12 +97,14 @@ def _grow(tree: Tree, node: TracedNode, best: set[int], whole: bool) -> None:
         ends = [child for child in shown if not leads_on(child)]
         hidden = {child.id for child in ends[max(0, SIBLINGS - len(shown) + len(ends)) :]}
         shown = [child for child in shown if child.id not in hidden]
+    branches = []
     for child in shown:
         count = equal[child.text, child.finish]
         equal[child.text, child.finish] = 1  # counted once
-        _grow(tree.add(_label(child, best, count)), child, best, whole)
+        branches.append((tree.add(_label(child, best, count)), child))
     if not whole and hidden:
         tree.add(Text(f"... {len(hidden)} others that lead nowhere (--all shows them)", "dim"))
+    return branches
 
 
 def _label(node: TracedNode, best: set[int], count: int) -> Text:
@@ -113,7 +128,7 @@ def _label(node: TracedNode, best: set[int], count: int) -> Text:
 
 
 def _below(node: TracedNode) -> list[TracedNode]:
-    """All nodes under this one, by an explicit stack: a long solution is deeper than Python's own."""
+    """All nodes under this one, by an explicit stack as well."""
     found, waiting = [], list(node.children)
     while waiting:
         child = waiting.pop()

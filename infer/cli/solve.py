@@ -80,7 +80,7 @@ def solve(job: Job, machine: Machine, how: RunOptions) -> int:
         summary = summary_json(record.tally, seconds, earlier=earlier, path=folder)
         if record.only is not None:
             summary["solution"] = record.only.model_dump(mode="json")
-        sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(summary) + "\n")
     elif record.only is not None:
         print_solution(out, next(plan.problems(1)), record.only)
     elif job.question is None:

@@ -6,18 +6,34 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
+from infer.core.formats import clean
+from infer.errors import UserError
 from infer.generate.scratch import scratch
+
+
+class CleanConsole(Console):
+    """A console that no text commands: a name, a title or an error may come from a server or a file."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=clean(segment.text))
+
+
+class _CleanFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
 
 # a file or a pipe has room for whole tables
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-out = Console(highlight=False, width=_width)
-err = Console(stderr=True, highlight=False)
+out = CleanConsole(highlight=False, width=_width)
+err = CleanConsole(stderr=True, highlight=False)
 
 # vLLM's own default is standard output, which is for results
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -58,17 +74,24 @@ def say(message: str) -> None:
 
 @contextmanager
 def engine_noise_to(folder: Path | None) -> Iterator[None]:
-    """Sends what engines and their C++ parts write to standard error into a log file; ours reaches the terminal."""
+    """Sends what engines and their C++ parts write to standard error into a log file; ours reaches the terminal.
+
+    Raises UserError where the log can't be written.
+    """
     global _log, _began
     log = (folder if folder is not None else scratch()) / "log.txt"
+    try:
+        written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {log}: {error.strerror or error}: remove it, or name another folder") from None
     terminal = os.dup(2)
-    with open(log, "ab", buffering=0) as file, os.fdopen(terminal, "w") as stream:
+    with os.fdopen(written, "ab", buffering=0) as file, os.fdopen(terminal, "w") as stream:
         sys.stderr.flush()
         os.dup2(file.fileno(), 2)
         err.file = stream
         _log, _began = log, file.tell()
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("infer: %(message)s"))
+        handler.setFormatter(_CleanFormatter("infer: %(message)s"))
         logger = logging.getLogger("infer")
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

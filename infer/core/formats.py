@@ -1,13 +1,34 @@
-"""Numbers and foreign text as they are shown."""
+"""Numbers and foreign text as they are shown, and as names of files."""
 
 import math
 import re
+from hashlib import blake2b
+from urllib.parse import quote
 
 _CONTROL = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor movements
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # window titles, links, ...
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
+
+_IN_IDS = re.compile(r"[^A-Za-z0-9_.~ -]+")
+_IN_NAMES = re.compile(r"[/%\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+def file_name(text: str, *, plain: bool = False) -> str:
+    """A text as the name of a file that any file system takes: no other text has the same.
+
+    Percent-encoded but for letters, digits, spaces and `_.~-`; with `plain` (a name that users read) only where a name
+    can't be as it is: slashes, percent signs, control characters. Long names are cut off and get a hash.
+    """
+    reserved = _IN_NAMES if plain else _IN_IDS
+    name = reserved.sub(lambda found: quote(found[0], safe="", errors="surrogatepass"), text)
+    if not name.strip("."):
+        name = name.replace(".", "%2E")
+    if len(name.encode()) > 200:
+        start = name.encode()[:180].decode(errors="ignore")
+        name = f"{start}-{blake2b(text.encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
+    return name
 
 
 def quantity(value: float, unit: str = "") -> str:

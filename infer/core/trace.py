@@ -15,26 +15,31 @@ count the nodes in the order they came; the root is 0. `tokens` is empty where a
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
+
+from infer.core.formats import file_name
 from infer.core.problem import Problem
+from infer.core.records import BadLine, Line, check_version, open_file, read_lines
+from infer.core.solution import Score
 from infer.core.tree import Finish, Node, Prompt
+from infer.core.usage import Count
 from infer.errors import UserError, WriteError
 
 VERSION = 1
+KIND = "event of a trace"
+"""Its name in messages."""
 
 
 def trace_path(folder: Path, problem_id: str) -> Path:
     """The file of a problem's trace: a name that any file system takes, one for each id."""
-    name = quote(problem_id, safe=" ")
-    if len(name) > 200:
-        name = f"{name[:180]}-{blake2b(problem_id.encode(), digest_size=8).hexdigest()}"
-    return folder / f"{name}.jsonl"
+    return folder / f"{file_name(problem_id)}.jsonl"
 
 
 class Watch:
@@ -148,52 +153,92 @@ class TracedSearch:
         return ids
 
 
+class _Header(BaseModel):
+    """The first line of a trace."""
+
+    version: int
+    problem: str
+    prompt: Prompt
+
+
+class _Sampled(BaseModel):
+    id: int
+    parent: int
+    tokens: list[int]
+    num_tokens: Count | None = None
+    """None: an older version left it out, and the tokens are there."""
+    text: str
+    finish: Finish | None
+    forced: bool = False
+
+
+class _Event(BaseModel):
+    """Any other line of a trace."""
+
+    at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    sampled: list[_Sampled] = []
+    scored: list[tuple[int, int, list[Score] | None]] = []
+    pruned: list[int] = []
+    opened: int | None = None
+    prompt: Prompt = ""
+    chosen: int | None = None
+
+
 def read_trace(path: Path) -> TracedSearch:
-    """Reads a trace; a torn last line is dropped. Raises UserError where it is none, or of a newer version."""
-    events = []
+    """Reads a trace; a torn last line is dropped. Raises UserError where it is none, or of another version."""
     try:
-        # bytes: a tear may lie within a character, and `str.splitlines` also splits at characters that a text may have
-        lines = path.read_bytes().split(b"\n")
+        with open_file(path) as file, suppress(ValueError):  # what is no JSON is named below, with its line
+            check_version(path, from_json(file.readline()), VERSION)
+        return _replay(path, read_lines(path, _Event, KIND, first=_Header))
     except FileNotFoundError:
         raise UserError(f"there is no trace {path}: traces are kept by infer solve --trace") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            events.append(json.loads(line.decode()))
-        except ValueError:
-            if number < len(lines):
-                raise UserError(f"line {number} of {path} is not JSON: mend or remove it") from None
-    try:
-        if events[0]["version"] > VERSION:
-            raise UserError(f"{path} was written by a newer infer (version {events[0]['version']}): upgrade infer")
-        return _replay(events)
-    except (LookupError, TypeError, ValueError):
-        raise UserError(f"{path} is not a trace") from None
+    except OSError as error:
+        raise UserError(f"{path} is no trace: {error.strerror or error}: restore or remove it") from None
 
 
-def _replay(events: list[dict[str, Any]]) -> TracedSearch:
-    header = events[0]
-    root = TracedNode(0, None, "", _length(header["prompt"]), None, 0.0)
-    search = TracedSearch(header["problem"], header["prompt"], [root])
+def _replay(path: Path, lines: Iterator[Line]) -> TracedSearch:
+    """The search whose events these lines are. Raises UserError."""
+    first = next(lines, None)
+    if first is None:
+        raise UserError(f"{path} is no trace: it is empty: restore or remove it")
+    header: _Header = first.record
+    root = TracedNode(0, None, "", _length(header.prompt), None, 0.0)
+    search = TracedSearch(header.problem, header.prompt, [root])
     nodes = {0: root}
-    for event in events[1:]:
-        at = event["at"]
-        for entry in event.get("sampled", []):
-            parent = nodes[entry["parent"]]
-            count, forced = entry.get("num_tokens", len(entry["tokens"])), entry.get("forced", False)
-            node = TracedNode(entry["id"], parent, entry["text"], count, entry["finish"], at, forced)
-            nodes[node.id] = node
-            parent.children.append(node)
-        for number, _, scores in event.get("scored", []):
-            nodes[number].scores = scores
-        for number in event.get("pruned", []):
-            nodes[number].pruned_at = at
-        if "opened" in event:
-            nodes[event["opened"]] = TracedNode(event["opened"], None, "", _length(event["prompt"]), None, at)
-            search.roots.append(nodes[event["opened"]])
-        if "chosen" in event:
-            search.complete = True
-            search.chosen = nodes[event["chosen"]] if event["chosen"] is not None else None
+    for line in lines:
+        try:
+            _apply(line.record, search, nodes)
+        except KeyError as error:
+            raise BadLine(path, line.number, KIND, f"there is no node {error} before it") from None
+        except ValueError as error:
+            raise BadLine(path, line.number, KIND, str(error)) from None
     return search
+
+
+def _apply(event: _Event, search: TracedSearch, nodes: dict[int, TracedNode]) -> None:
+    """Adds an event to the search. Raises KeyError for a node that is not there, ValueError for one that is already."""
+
+    def add(node: TracedNode) -> None:
+        if nodes.setdefault(node.id, node) is not node:
+            raise ValueError(f"there is a node {node.id} before it")
+
+    for entry in event.sampled:
+        parent = nodes[entry.parent]
+        count = entry.num_tokens if entry.num_tokens is not None else len(entry.tokens)
+        node = TracedNode(entry.id, parent, entry.text, count, entry.finish, event.at, entry.forced)
+        add(node)
+        parent.children.append(node)
+    for number, _, scores in event.scored:
+        nodes[number].scores = scores
+    for number in event.pruned:
+        nodes[number].pruned_at = event.at
+    if event.opened is not None:
+        root = TracedNode(event.opened, None, "", _length(event.prompt), None, event.at)
+        add(root)
+        search.roots.append(root)
+    if "chosen" in event.model_fields_set:
+        search.complete = True
+        search.chosen = nodes[event.chosen] if event.chosen is not None else None
 
 
 def _length(prompt: Prompt) -> int | None:

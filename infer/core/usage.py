@@ -3,7 +3,15 @@
 import functools
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of tokens or the like; every reader of JSON keeps it exactly."""
+Cost = Annotated[int, Field(ge=0, le=10**36)]
+"""FLOPs, bytes or picoseconds: more than 64 bits hold, less than a float does."""
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,33 +24,33 @@ class Usage:
     models', on the hardware that the run names.
     """
 
-    generated: int = 0
+    generated: Count = 0
     """Tokens the generator sampled."""
-    discarded: int = 0
+    discarded: Count = 0
     """Of those, tokens that are not on the chosen trajectory."""
-    prefill: int = 0
-    cached: int = 0
-    passes: int = 0
+    prefill: Count = 0
+    cached: Count = 0
+    passes: Count = 0
     """Step scores the verifier gave."""
-    verifier_generated: int = 0
+    verifier_generated: Count = 0
     """Tokens a verifier sampled (judges)."""
-    verifier_prefill: int = 0
-    verifier_cached: int = 0
-    executions: int = 0
+    verifier_prefill: Count = 0
+    verifier_cached: Count = 0
+    executions: Count = 0
     """Programs run by a verifier."""
-    prefill_flops: int | None = 0
-    prefill_bytes: int | None = 0
-    decode_flops: int | None = 0
-    decode_bytes: int | None = 0
-    verifier_prefill_flops: int | None = 0
-    verifier_prefill_bytes: int | None = 0
-    verifier_decode_flops: int | None = 0
-    verifier_decode_bytes: int | None = 0
-    eflops: int | None = 0
+    prefill_flops: Cost | None = 0
+    prefill_bytes: Cost | None = 0
+    decode_flops: Cost | None = 0
+    decode_bytes: Cost | None = 0
+    verifier_prefill_flops: Cost | None = 0
+    verifier_prefill_bytes: Cost | None = 0
+    verifier_decode_flops: Cost | None = 0
+    verifier_decode_bytes: Cost | None = 0
+    eflops: Cost | None = 0
     """FLOPs + intensity x bytes (Kinetics, 2506.05333)."""
-    device_picoseconds: int | None = 0
+    device_picoseconds: Cost | None = 0
     """Share of the device's time, on its roofline."""
-    dollars: float | None = 0.0
+    dollars: Dollars | None = 0.0
     """That time at the hardware's price; None also where it has none. Known when the search is over."""
 
     def __add__(self, other: "Usage") -> "Usage":

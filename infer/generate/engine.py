@@ -291,13 +291,12 @@ def _spec(model: Any) -> ModelSpec | None:
 def _describe(config: Any) -> dict[str, Any]:
     import torch
     import vllm
-    from vllm.platforms import current_platform
 
     return {
         "vllm": vllm.__version__,
         "torch": torch.__version__,
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
-        "device": "cpu" if _on_cpu() else current_platform.get_device_name(),
+        "device": device_name(),
         "block_size": config.cache_config.block_size,
         "tensor_parallel": config.parallel_config.tensor_parallel_size,
         "data_parallel": config.parallel_config.data_parallel_size,
@@ -391,6 +390,15 @@ def device_memory() -> int | None:
     from vllm.platforms import current_platform
 
     return int(current_platform.get_device_total_memory())
+
+
+def device_name() -> str:
+    """The device that vLLM runs on here: "cpu", or the name that a GPU's driver gives it. Raises UserError."""
+    if _on_cpu():
+        return "cpu"
+    from vllm.platforms import current_platform
+
+    return str(current_platform.get_device_name())
 
 
 def _on_cpu() -> bool:

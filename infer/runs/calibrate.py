@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from infer.cost.hardware import Hardware
+from infer.cost.hardware import THIS_CPU, Hardware
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime, Shape, fit
+from infer.errors import UserError
 from infer.generate.engine import Engine
 
 GRID: tuple[tuple[Shape, ...], ...] = tuple(
@@ -20,6 +21,20 @@ GRID: tuple[tuple[Shape, ...], ...] = tuple(
     for generated in (1, 9, 33)
 )
 """Groups that a calibration times: at most 1,024 prompt tokens each."""
+
+
+def check_device(on: str, here: str) -> None:
+    """Raises UserError unless `on`, a name of `infer.cost.hardware`, is the device `here`, as its driver names it.
+
+    The times of another device would be fitted to its roofline, and kept as the model's.
+    """
+
+    def letters(name: str) -> str:
+        return "".join(filter(str.isalnum, name.casefold()))
+
+    if letters(on) not in letters(here):
+        fix = "leave it out" if here == THIS_CPU else "name this one, if infer hardware lists it"
+        raise UserError(f"--on {on}: vLLM runs on {here} here: {fix}")
 
 
 async def calibrate(

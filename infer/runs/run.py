@@ -22,17 +22,75 @@ from datetime import UTC, datetime
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from infer.core.records import (
+    BadLine,
+    Line,
+    OnBad,
+    check_line,
+    check_version,
+    open_file,
+    read_json,
+    read_lines,
+    reason_of,
+)
 from infer.core.solution import Solution
+from infer.core.tree import Aggregation
 from infer.errors import UserError, WriteError
 from infer.runs.lock import Lock
 
 VERSION = 1
 SECRETS = ("--api-key", "--prm-api-key")
 """Options whose values are not written down: a run folder is passed around."""
+
+
+class _Rescored(BaseModel):
+    aggregation: Aggregation | None = None
+    choose: str | None = None
+    answers: str | None = None
+
+
+class _Config(BaseModel):
+    """The settings that commands read. None is required: versions differ in their settings."""
+
+    question: str | None = None
+    on: str | None = None
+    problem_column: str | None = None
+    answer_column: str | None = None
+    id_column: str | None = None
+    split: str | None = None
+    evalset: str | None = None
+    strategy: str | None = None
+    options: dict[str, Any] | None = None
+    budget: str | None = None
+    model: str | None = None
+    prm: str | None = None
+    hardware: str | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
+    seed: int | None = None
+    rescored: _Rescored | None = None
+
+
+class _Verifier(BaseModel):
+    aggregation: Aggregation | None = None
+
+
+class _Facts(BaseModel):
+    generator: dict[str, Any] | None = None
+    verifier: _Verifier | None = None
+    grader: dict[str, Any] | None = None
+
+
+class _Record(BaseModel):
+    """The schema of run.json."""
+
+    version: int
+    created: str | None = None
+    config: _Config
+    facts: Annotated[list[_Facts], Field(min_length=1)]
 
 
 class Run:
@@ -75,7 +133,7 @@ class Run:
         if solution.problem_id in self.done:
             raise ValueError(f"problem {solution.problem_id} has a solution in {self.path} already")
         line = solution.model_dump_json().encode() + b"\n"
-        Solution.model_validate_json(line)  # NaN becomes null: a line that can't be read again would block the run
+        check_line(line, Solution)  # NaN becomes null: a line that can't be read again would block the run
         end = os.fstat(self._file).st_size
         try:
             _write(self._file, line)
@@ -94,7 +152,8 @@ class Run:
     def traces(self) -> Path:
         """The folder of the run's traces, made if it is not there."""
         folder = self.path / "traces"
-        folder.mkdir(exist_ok=True)
+        with _usable(folder):
+            folder.mkdir(exist_ok=True)
         return folder
 
     def close(self) -> None:
@@ -147,51 +206,78 @@ class Run:
         path = self.path / "solutions.jsonl"
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         end = 0
-        for solution, end in _read(path):  # noqa: B007
-            self.done.add(solution.problem_id)
+        try:
+            for line in solution_lines(self.path):
+                self.done.add(line.record.problem_id)
+                end = line.end
+        except BadLine as error:  # unlike a reader, a run can't go on without it
+            raise UserError(str(error)) from None
         os.ftruncate(self._file, end)
         if end and os.pread(self._file, 1, end - 1) != b"\n":
             _write(self._file, b"\n")
 
 
-def read_solutions(path: Path) -> Iterator[Solution]:
-    """The solutions in a run's folder, streamed, also while it is written. Of several for one problem the first counts.
+def read_solutions(path: Path, on_bad: OnBad | None = None) -> Iterator[Solution]:
+    """The solutions in a run's folder, streamed, also while it is written.
 
-    Raises UserError at once where the folder holds no run or one without solutions, and later for a line that is no
-    solution.
+    Raises UserError at once where the folder holds no run or one without solutions, and later BadLine for a line that
+    is no solution, unless there is `on_bad` (see `solution_lines`).
     """
     load_record(path)
-    file = path / "solutions.jsonl"
+    return (line.record for line in solution_lines(path, on_bad))
+
+
+def solution_lines(folder: Path, on_bad: OnBad | None = None) -> Iterator[Line]:
+    """The lines of a run's solutions.jsonl, each a `Solution`, up to a torn last one: the one reader of that file.
+
+    Raises UserError at once where there is no such file, and later BadLine for a line that is no solution, or a second
+    one of its problem; with `on_bad`, such lines go there and are left out.
+    """
+    path = folder / "solutions.jsonl"
     try:
-        file.open("rb").close()
+        open_file(path).close()
     except OSError as error:
-        reason = f"{error.strerror or error}: {file.name}"
-        raise UserError(f"{path} has no solutions: {reason}: restore it, or name another folder") from None
-    return _first_of_each(file)
+        reason = f"{error.strerror or error}: {path.name}"
+        raise UserError(f"{folder} has no solutions: {reason}: restore it, or name another folder") from None
+    return _distinct(path, on_bad)
+
+
+def _distinct(path: Path, on_bad: OnBad | None) -> Iterator[Line]:
+    seen: dict[str, int] = {}
+    for line in read_lines(path, Solution, "solution", on_bad):
+        name = line.record.problem_id
+        first = seen.setdefault(name, line.number)
+        if first == line.number:
+            yield line
+            continue
+        # a run never writes two: the file was edited, or two machines wrote it where locks don't work
+        bad = BadLine(path, line.number, "new solution", f"line {first} has one of problem {name}")
+        if on_bad is None:
+            raise bad
+        on_bad(bad)
 
 
 def runs_inside(folder: Path) -> list[Path]:
     """The runs that a folder of runs holds: one of `infer compare` or `infer sweep`, or one that runs are kept in."""
-    return sorted(found.parent for found in folder.glob("*/run.json"))
+    return sorted({found.parent for name in ("run.json", "solutions.jsonl") for found in folder.glob(f"*/{name}")})
 
 
 def load_record(folder: Path) -> dict[str, Any]:
     """A run's `run.json`. Raises UserError where there is none, or one of another format version."""
     path = folder / "run.json"
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = record["version"]
-        if version > VERSION:
-            raise UserError(f"{path} was written by a newer infer (version {version}): upgrade infer")
-        if version < VERSION:
-            raise UserError(f"{path} was written by an older infer (version {version}): use that one for it")
-        _ = record["config"].items(), record["facts"][-1].items()
+        record: dict[str, Any] = read_json(path)
+        check_version(path, record, VERSION)
+        _Record.model_validate(record, strict=True)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and (inside := runs_inside(folder)):
             raise UserError(f"{folder} holds runs: name one of them, such as '{inside[0]}'") from None
         raise UserError(f"{folder} is no run: {error.strerror or error}: {path.name}: name a run folder") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{path} is no run's record: restore it, or name another folder") from None
+    except ValueError as error:
+        reason = reason_of(error.errors(include_url=False)[0]) if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path} is no run's record ({reason}): restore it, or name another folder") from None
+    if not record["config"]:
+        raise UserError(f"{path} is no run's record (config: it is empty): restore it, or name another folder")
     return record
 
 
@@ -248,30 +334,6 @@ def _write(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _first_of_each(path: Path) -> Iterator[Solution]:
-    seen = set()
-    for solution, _ in _read(path):
-        if solution.problem_id not in seen:
-            seen.add(solution.problem_id)
-            yield solution
-
-
-def _read(path: Path) -> Iterator[tuple[Solution, int]]:
-    """The solutions in the file, each with the offset of its end, up to a torn last line. Raises UserError."""
-    end = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                solution = Solution.model_validate_json(line)
-            except ValidationError as error:
-                if not line.endswith(b"\n"):
-                    return
-                reason = error.errors()[0]["msg"]
-                raise UserError(f"line {number} of {path} is no solution ({reason}): mend or remove it") from None
-            end += len(line)
-            yield solution, end
 
 
 def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infer.core.formats import file_name
 from infer.errors import UserError
 from infer.runs.job import Job, Machine, Models, Plan, open_models
 
@@ -14,9 +15,14 @@ class Cell:
     """One point of a grid."""
 
     name: str
-    """Unique in the grid, and the folder of its run inside the grid's: `astar,k=8@1k`."""
+    """Unique in the grid: `astar,k=8@1k`."""
     strategy: str
     plan: Plan
+
+    @property
+    def folder(self) -> str:
+        """The name of its run's folder inside the grid's: its own name, without slashes and the like."""
+        return file_name(self.name, plain=True)
 
     @property
     def pair(self) -> tuple[Any, ...]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from infer.analysis import read
+from infer.analysis import columns, read
 from infer.analysis.columns import CACHE
 from infer.analysis.frames import labels
+from infer.core.records import BadLine
 from infer.core.tree import Aggregation, aggregate
 from infer.errors import UserError
 from tests.analysis.synthetic import random_solutions, solution, write_run
@@ -49,6 +51,21 @@ def test_frames_hold_what_was_written(tmp_path: Path) -> None:
                 else:
                     assert math.isnan(value)
             assert math.isnan(got.score) if not candidate.scores else got.score == min(candidate.scores)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_columns_are_the_same_however_many_solutions_are_held(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path / "a", random_solutions(4, 3))
+    path = folder / "solutions.jsonl"
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, json.dumps(json.loads(last) | {"price": 2})]) + "\n")
+    whole = read([folder], cache=False)
+    monkeypatch.setattr(columns, "CHUNK", size)
+    parts = read([folder], cache=False)
+    pd.testing.assert_frame_equal(parts.problems, whole.problems)
+    pd.testing.assert_frame_equal(parts.candidates(), whole.candidates())
 
 
 def test_several_runs_keep_their_settings_and_scores(tmp_path: Path) -> None:
@@ -99,13 +116,18 @@ def test_a_torn_last_line_is_left_out_and_a_whole_one_is_not(tmp_path: Path) -> 
     assert len(read([folder]).candidates()) == 0
 
 
-def test_of_two_solutions_of_a_problem_the_first_counts(tmp_path: Path) -> None:
+def test_bad_lines_are_left_out_on_request_and_told_each_time(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", [solution("p", ["7", "1"])])
     with (folder / "solutions.jsonl").open("a") as file:
-        file.write(solution("p", ["1"]).model_dump_json() + "\n" + solution("q", ["1"]).model_dump_json() + "\n")
-    runs = read([folder])
-    assert runs.problems["samples"].tolist() == [2, 1]
-    assert runs.candidates()["correct"].tolist() == [1, 0, 0]
+        file.write(solution("p", ["1"]).model_dump_json() + "\n\n" + solution("q", ["1"]).model_dump_json() + "\n")
+    for _ in range(2):  # there are no columns of half a file to be read again
+        told: list[BadLine] = []
+        runs = read([folder], on_bad=told.append)
+        assert runs.problems["samples"].tolist() == [2, 1]
+        assert runs.candidates()["correct"].tolist() == [1, 0, 0]
+        assert [bad.number for bad in told] == [2, 3]
+        with pytest.raises(UserError, match="line 2 of"):
+            read([folder])
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
@@ -184,20 +206,21 @@ def test_any_count_of_usage_is_a_unit(tmp_path: Path) -> None:
     path = folder / "solutions.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert "dollars" in lines[0]["usage"]
-    lines[0]["usage"] |= {"dollars": None, "decode_flops": 5.0}
-    lines[1]["usage"] |= {"dollars": 0.25, "prefill_flops": 3e20, "memory": {"weights": 5, "kv": 7}}
-    lines[1]["price"] = 2
+    lines[0]["usage"] |= {"dollars": None, "decode_flops": 5}
+    lines[1]["usage"] |= {"dollars": 0.25, "prefill_flops": 3 * 10**20}  # more than 64 bits hold
+    lines[1] |= {"price": 2, "shop": "corner", "open": True, "samples": 3.5}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     runs = read([folder])
     assert runs.cost("flops").tolist() == [5, 3e20]
-    for unit, known in (("memory_kv", 7), ("dollars", 0.25), ("price", 2)):
+    for unit, known in (("dollars", 0.25), ("price", 2)):
         assert runs.cost(unit).isna().tolist() == [True, False]  # unknown is not zero
         assert runs.cost(unit)[1] == known
     assert runs.cost("tokens").tolist() == [line["usage"]["generated"] for line in lines]
     with pytest.raises(UserError, match="do not count 'flop': did you mean flops"):
         runs.cost("flop")
-    with pytest.raises(UserError, match="do not count 'level'"):
-        runs.cost("level")
+    for other in ("level", "shop", "open", "samples"):
+        with pytest.raises(UserError, match=f"do not count '{other}'"):
+            runs.cost(other)
     path.write_text(json.dumps(lines[0]) + "\n")
     with pytest.raises(UserError, match="do not count 'dollars'"):
         read([folder]).cost("dollars")

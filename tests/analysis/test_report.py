@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 
 from infer import cli
 from infer.analysis import accuracy, compare, plots, read
+from infer.analysis import tables as tables_of
 from infer.analysis.report import summary, write_report
 from infer.analysis.tables import number
 from infer.core.solution import Candidate, Solution
@@ -26,6 +28,8 @@ from infer.errors import UserError, WriteError
 from tests.analysis.synthetic import random_solutions, solution, write_run
 
 T = TypeVar("T", Candidate, Solution)
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 PICTURES = {"curves", "frontier", "samples", "levels", "calibration", "lengths", "spending"}
 
@@ -282,26 +286,66 @@ def test_a_folder_in_place_of_a_page(paths: list[Path], tmp_path: Path, capsys: 
     assert capsys.readouterr().err.endswith("name another file with --html\n")
 
 
+ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\x7f"
 SCANT: dict[str, Callable[[], list[object]]] = {
     "ungraded": lambda: [solution(f"p{i}", ["7", "1"], reference=None, level=None) for i in range(3)],
     "no candidates": lambda: [solution("p", [], chosen=None)],
     "nothing yet": list,
     "all right, one score": lambda: [solution(f"p{i}", ["7"] * 3, scores=[[1.0]] * 3) for i in range(3)],
-    "a hostile id": lambda: [solution("<script>alert(1)</script>", ["7"], level="<b>&")],
+    "a hostile id": lambda: [solution(f"<script>alert(1)</script>{ESCAPES}", ["7"], level=f"<b>&{ESCAPES}")],
 }
 
 
 @pytest.mark.parametrize("name", SCANT)
 def test_scant_runs_get_a_report_too(name: str, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run<i>", SCANT[name](), model="<script>", strategy="a&b$x^$")  # type: ignore[arg-type]
+    names = {"model": f"<script>{ESCAPES}", "strategy": f"a&b$x^${ESCAPES}", "on": f"set{ESCAPES}"}
+    run = write_run(tmp_path / f"run<i>{ESCAPES}", SCANT[name](), **names)  # type: ignore[arg-type]
+    other = write_run(tmp_path / "other", [solution("z", ["7"])])
     out = tmp_path / "report.html"
-    write_report([run], out, draws=20)
+    write_report([run, other], out, draws=20)
     text = out.read_text()
+    assert not CONTROL.search(text)
     assert Page(text).open == []
     assert "<script>" not in text
     assert "run<i>" not in text
     if name == "nothing yet":
         assert "Not shown" in text
+
+
+def test_differences_are_against_the_cheapest_or_the_one_that_is_named(
+    paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = read(paths)
+    costs = runs.cost("tokens").groupby(runs.problems["configuration"], observed=True).mean()
+    cheapest = str(costs.idxmin())
+    assert cheapest != runs.runs["configuration"].iloc[0]
+    assert tables_of.reference(runs, "tokens", None) == cheapest
+    dear = str(costs.idxmax())
+    assert tables_of.reference(runs, "tokens", dear) == dear
+    assert tables_of.reference(runs, "tokens", "of another evaluation set") == cheapest
+    with pytest.raises(UserError, match="no configuration 'gredy' to compare with: did you mean greedy"):
+        write_report(paths, tmp_path / "a.html", against="gredy")
+    assert cli.run(["report", *map(str, paths), "--against", "gredy"]) == 2
+    capsys.readouterr()
+    assert cli.run(["report", *map(str, paths), "--against", dear, "--json"]) == 0
+    rows = {row["configuration"]: row for row in json.loads(capsys.readouterr().out)}
+    assert cli.run(["report", *map(str, paths), "--against", dear]) == 0
+    shown = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, row in rows.items():
+        if name == dear:
+            assert row["difference"] is None
+            continue
+        found = compare(runs, dear, name)
+        assert row["difference"] == pytest.approx(found.mean)
+        assert (row["difference_low"], row["difference_high"]) == pytest.approx((found.low, found.high))
+        text = f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        assert text in shown[name]
+
+
+def test_a_page_says_against_which_configuration_differences_are(paths: list[Path], tmp_path: Path) -> None:
+    for against, name in ((None, "greedy"), ("best-of-n n=4", "best-of-n n=4")):
+        write_report(paths[1:], tmp_path / "a.html", draws=20, against=against)
+        assert f"Each configuration against {name}, paired" in (tmp_path / "a.html").read_text()
 
 
 def test_evaluation_sets_stand_apart(paths: list[Path], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line as a user meets it. An error is one line that names the thing and the fix."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from infer.evalsets.graders.mathematics import Mathematics
 from infer.nano import checkpoint
 from infer.runs.job import Machine, Models, Plan
 from infer.runs.lock import Lock
+from infer.runs.run import Run
 from infer.testing.toy import ToyGenerator, ToyVerifier
 from tests.packages import install
 from tests.servers import Server
@@ -100,6 +102,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["compare", "-s", "greedy", "-b", "4z"], ["greedy@4z", "'4z'", "4k"]),
         (["compare", "-s", "greedy", "-o", "k=1"], ["-o"]),
         (["compare", "-s", "greedy", "1+1=?"], ["unexpected", "1+1=?"]),
+        (["compare", "-s", "greedy", "--run", ""], ["--run ''", "empty"]),
+        (["solve", "--run", ""], ["--run ''", "empty"]),
+        (["show", ""], ["empty", "name a folder"]),
+        (["report", ""], ["empty", "name a folder"]),
+        (["rescore", "absent", "--out", ""], ["--out", "empty"]),
         (["sweep", "-s", "greedy", "--temperature", "nan"], ["--temperature nan"]),
         (["sweep", "-s", "greedy", "--top-p", "0"], ["--top-p 0", "greater than 0"]),
         (["sweep", "-s", "greedy", "-m", "nano-z"], ["'nano-z'", "did you mean nano-"]),
@@ -229,6 +236,29 @@ def test_only_problems_that_were_asked_for_count_as_solved(
     captured = capfd.readouterr()
     assert "3 of 3 problems are done" in captured.err
     assert json.loads(captured.out)["problems"] == 3
+
+
+def test_an_option_with_a_slash_is_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("infer.runs.sweep.open_models", toys)
+    monkeypatch.chdir(tmp_path)
+    names = ["greedy", "budget-forcing,close=</think>", "budget-forcing,close=/../../x"]
+    words = [word for name in names for word in ("-s", name)]
+    assert run(["compare", *words, "--limit", "1", "--max-tokens", "20", "--run", "grid", "--json"]) == 0
+    assert [cell["name"] for cell in json.loads(capfd.readouterr().out)["cells"]] == names
+    assert [path.name for path in tmp_path.iterdir()] == ["grid"]
+    assert run(["report", "grid", "--json"]) == 0
+    assert len(json.loads(capfd.readouterr().out)) == len(names)
+
+
+def test_a_single_run_is_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Run.open(tmp_path, {"strategy": "greedy"}, {}).close()
+    before = sorted(tmp_path.iterdir())
+    for command in ("compare", "sweep"):
+        line = refused(capsys, command, "-s", "greedy", "--run", str(tmp_path))
+        assert f"--run {tmp_path}: it holds a single run: name another folder" in line
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_only_problems_that_were_asked_for_count_in_a_comparison(
@@ -367,6 +397,18 @@ def test_what_fails_in_an_engines_own_process_is_said_too(
     assert elsewhere.code == 2, elsewhere.err
     assert elsewhere.err.count("\n") == 1, elsewhere.err
     assert re.search(rf"its process failed: \w+: {re.escape(cause)} \(log: ", elsewhere.err), elsewhere.err
+
+
+def test_a_warning_commands_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with engine_noise_to(tmp_path):
+        logging.getLogger("infer.core").warning("problem %s is odd", "p\x1b[2J\x9b1m")
+    assert capfd.readouterr().err == "infer: problem p is odd\n"
+
+
+def test_a_log_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*log\.txt: Is a directory"), engine_noise_to(tmp_path):
+        pass
 
 
 def test_the_last_error_that_engines_told(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infer.core.records import BadLine
 from infer.core.solution import Candidate, Solution
 from infer.core.usage import Usage
 from infer.errors import UserError
@@ -118,11 +119,21 @@ def test_a_line_torn_at_any_byte_costs_that_line_alone(folder: Path) -> None:
             assert [found.problem_id for found in run.solutions()] == [*kept, "new"]
 
 
-@pytest.mark.parametrize("damage", [b"{}\n", b"\n", b"\0\0\0\n", b'{"problem_id": "b"\n', b"\xff\n"])
+WHOLE = solution("d").model_dump_json().encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"{}\n", b"\n", b"\0\0\0\n", b'{"problem_id": "b"\n', b"\xff\n"),
+        # a last line without its newline is torn only if it is the beginning of one: it would be cut off
+        *(b"{}", b"#", b"[1, 2]", WHOLE.replace(b'"chosen":0', b'"chosen":1'), WHOLE + b"}"),
+    ],
+)
 def test_a_corrupt_line_is_named_and_nothing_is_changed(folder: Path, damage: bytes) -> None:
     lines = folder / "solutions.jsonl"
     first, second, third = lines.read_bytes().splitlines(keepends=True)
-    for content in (first + damage + second + third, first + damage):
+    for content in [first + damage] + [first + damage + second + third] * damage.endswith(b"\n"):
         lines.write_bytes(content)
         with pytest.raises(UserError, match=r"^line 2 of .*solutions.jsonl is no solution \(.*\): mend or remove it$"):
             reopen(folder)
@@ -131,13 +142,19 @@ def test_a_corrupt_line_is_named_and_nothing_is_changed(folder: Path, damage: by
     reopen(folder).close()  # the refusal left no lock behind
 
 
-def test_of_two_solutions_of_a_problem_the_first_counts(folder: Path) -> None:
+def test_a_second_solution_of_a_problem_is_refused(folder: Path) -> None:
+    with reopen(folder) as run, pytest.raises(ValueError, match="problem a has a solution"):
+        run.append(solution("a"))
     lines = folder / "solutions.jsonl"
     lines.write_bytes(lines.read_bytes() + solution("a", "another").model_dump_json().encode() + b"\n")
-    with reopen(folder) as run:
-        assert list(run.solutions()) == [solution(name) for name in "abc"]
-        with pytest.raises(ValueError, match="problem a has a solution"):
-            run.append(solution("a"))
+    message = r"^line 4 of .*solutions.jsonl is no new solution \(line 1 has one of problem a\): mend or remove it$"
+    with pytest.raises(UserError, match=message):
+        reopen(folder)
+    with pytest.raises(UserError, match=message):
+        list(read_solutions(folder))
+    bad: list[BadLine] = []
+    assert list(read_solutions(folder, bad.append)) == [solution(name) for name in "abc"]
+    assert [(each.path, each.number) for each in bad] == [(lines, 4)]
 
 
 def test_a_solution_that_could_not_be_read_again_is_not_written(folder: Path) -> None:
@@ -149,6 +166,16 @@ def test_a_solution_that_could_not_be_read_again_is_not_written(folder: Path) ->
         run.append(good)
     with reopen(folder) as run:
         assert run.done == set("abcd")
+
+
+def test_zeros_that_lost_power_left_are_no_line(folder: Path) -> None:
+    lines = folder / "solutions.jsonl"
+    whole = lines.read_bytes()
+    for tail in (b"\0" * 4096, WHOLE[:50] + b"\0" * 100):
+        lines.write_bytes(whole + tail)
+        assert [each.problem_id for each in read_solutions(folder)] == ["a", "b", "c"]
+    reopen(folder).close()
+    assert lines.read_bytes() == whole
 
 
 def test_another_config_is_refused_by_name(folder: Path) -> None:

@@ -12,6 +12,7 @@ from infer.core.solution import Candidate, Solution
 from infer.core.usage import Usage
 from infer.errors import UserError
 from infer.runs.job import Job
+from infer.runs.run import runs_inside
 from infer.runs.sweep import expand, groups
 
 
@@ -40,6 +41,45 @@ def test_a_grid_is_the_product_of_its_axes() -> None:
     assert (job.model, job.temperature, job.seed, job.budget, job.prm) == ("nano-m", 0.5, 1, "1k", "nano-prm-s")
     assert cell.plan.options.model_dump(include={"k", "width"}) == {"k": 2, "width": 3}
     assert {cell.pair for cell in cells if "greedy" in cell.name} == {cell.pair for cell in cells}
+
+
+HOSTILE = [
+    "budget-forcing,close=</think>",
+    "budget-forcing,wait=/../../x",
+    "budget-forcing,wait=../x",
+    "budget-forcing,wait=%2F..",
+    "budget-forcing,wait=\x1b[31m",
+    "budget-forcing,wait=\x00",
+    "budget-forcing,wait=" + "long " * 60,
+    "budget-forcing,wait=" + "long " * 60 + "/",
+    "budget-forcing,wait=" + "é" * 120,
+]
+
+
+def test_every_cell_has_a_folder_of_its_own_inside_the_grids(tmp_path: Path) -> None:
+    cells = expand(Job(), HOSTILE)
+    folders = [tmp_path / "grid" / cell.folder for cell in cells]
+    for folder in folders:
+        folder.mkdir(parents=True)  # would fail for a name too long, and for one that is there already
+        (folder / "run.json").touch()
+    assert runs_inside(tmp_path / "grid") == sorted(folders)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid"]
+    assert len(list((tmp_path / "grid").iterdir())) == len(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "astar,k=8",
+        "best-of-n,choose=weighted",
+        "budget-forcing,wait=Wait! So?",
+        "budget-forcing,wait=等等 «é» \\ *",
+    ],
+)
+def test_plain_names_are_folders_as_they_are(strategy: str) -> None:
+    """As they were named before names were encoded: their runs are resumed."""
+    (cell,) = expand(Job(), [strategy], ["1k"])
+    assert cell.folder == cell.name == f"{strategy}@1k"
 
 
 def test_what_is_wrong_with_a_cell_names_the_cell() -> None:
