@@ -5,11 +5,15 @@ import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+
+from infer.core.formats import clean
+from infer.generate.address import without_secrets
 
 # a file or a pipe has room for whole tables
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
@@ -40,8 +44,29 @@ def last_error() -> str | None:
 
 
 def say(message: str) -> None:
-    """One line on standard error."""
-    err.print(f"infer: {' '.join(message.split())}", markup=False, soft_wrap=True)
+    """One line on standard error, without what a terminal would obey, and without the keys in addresses."""
+    err.print(f"infer: {' '.join(without_secrets(clean(message)).split())}", markup=False, soft_wrap=True)
+
+
+class Told(logging.Handler):
+    """Says what our own code logs. Equal messages are said once, and at the end how often they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._times: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        self._times[message] += 1
+        if self._times[message] == 1:
+            say(message)
+
+    def close(self) -> None:
+        for message, times in self._times.items():
+            if times > 1:
+                say(f"{times} times: {message}")
+        self._times.clear()
+        super().close()
 
 
 @contextmanager
@@ -55,9 +80,9 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         err.file = stream
         _log, _began = log, file.tell()
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("infer: %(message)s"))
+        handler = Told()
         logger = logging.getLogger("infer")
+        before = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -65,6 +90,9 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
             yield
         finally:
             logger.removeHandler(handler)
+            handler.close()
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
             os.dup2(terminal, 2)
             err.file = None  # type: ignore[assignment]  # rich then writes to whatever sys.stderr is
     if folder is None:  # all went well: nobody will ask for it
