@@ -67,9 +67,10 @@ from infer.evalsets.base import MATHEMATICS, PLAIN
 from infer.evalsets.graders.extraction import extract
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.evalsets.nano import load
+from infer.generate.address import Address
 from infer.generate.backends import REQUESTS
 from infer.generate.engine import start_engine
-from infer.generate.http import Http
+from infer.generate.http import Http, Reply
 from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
 from infer.runs.models import NANO, ModelRef
@@ -115,6 +116,10 @@ def scorer() -> Iterator[str]:
             process.join()
 
 
+class Scored(Reply):
+    scores: list[float]
+
+
 class ServedScores:
     """Our client of the scorer. It collects texts while a request is under way and sends them in the next one."""
 
@@ -124,7 +129,7 @@ class ServedScores:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._http = Http(None, concurrency=1, timeout=60.0, retries=2, backoff=0.1)
+        self._http = Http(Address.parse(url), None, concurrency=1, timeout=60.0, retries=2, backoff=0.1)
         self._asked: list[tuple[str, asyncio.Future[float]]] = []
         self._asking: asyncio.Task[None] | None = None
 
@@ -145,12 +150,12 @@ class ServedScores:
         while self._asked:
             asked, self._asked = self._asked, []
             try:
-                reply = await self._http.post(self._url, {"texts": [text for text, _ in asked]})
+                reply = await self._http.post(self._url, {"texts": [text for text, _ in asked]}, Scored)
             except Exception as error:
                 for _, score in asked:
                     score.set_exception(error)
                 raise
-            for (_, score), value in zip(asked, reply["scores"], strict=True):
+            for (_, score), value in zip(asked, reply.scores, strict=True):
                 score.set_result(value)
 
     def describe(self) -> dict[str, Any]:

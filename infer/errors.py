@@ -1,4 +1,4 @@
-"""Errors that have a meaning of their own: a user's mistake, a spent budget, a result that can't be written."""
+"""Errors that have a meaning of their own: a user's mistake, a spent budget, a server that fails, a full disk."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -26,6 +26,14 @@ class TooLong(UserError):
 
 class ToldElsewhere(UserError):
     """The cause was already printed by another process (on standard error; in the log, in a command)."""
+
+
+class ServerFailed(Exception):
+    """A server gave no usable reply, however often it was asked. Fails the problem, not the run; exit code 1."""
+
+
+class ServerDown(ServerFailed):
+    """A server failed so many problems in a row that the run stops."""
 
 
 class WriteError(OSError):

@@ -7,7 +7,7 @@ model would have steered the search elsewhere, so rescoring can underrate it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from infer.core.pricing import Pricing
 from infer.core.problem import Problem
 from infer.core.records import OnBad
 from infer.core.solution import Candidate, Solution
+from infer.core.solve import Failure
 from infer.core.tasks import gather_or_cancel
 from infer.core.trace import TracedNode, TracedSearch
 from infer.core.tree import Aggregation, ended_steps, split_steps
@@ -27,7 +28,7 @@ from infer.core.usage import Usage
 from infer.core.verifier import Scores, Verifier, ask, not_scored
 from infer.cost import hardware
 from infer.cost.formulas import Serving
-from infer.errors import TooLong, UserError
+from infer.errors import ServerFailed, TooLong, UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import EvalSet
 from infer.evalsets.graders.mathematics import Mathematics
@@ -48,13 +49,15 @@ async def rescore_run(
     aggregation: Aggregation | None = None,
     choose: Choice | None = None,
     problems: Mapping[str, Problem] | None = None,
+    failed: Callable[[Failure], None] | None = None,
     concurrency: int = 64,
     on_bad: OnBad | None = None,
 ) -> int:
     """Writes a run with the solutions of another one judged again (see `rescore`). Returns how many it added.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
-    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
+    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. `failed`
+    is told of each problem that a server failed, which stays out of the new run (default: the first ends it). Arguments
     left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
     stopped. Lines that are no solutions go to `on_bad`, if it is given, and are left out. Raises UserError, before
     there is a new run, where the old one can't be read or has nothing to choose by.
@@ -94,6 +97,7 @@ async def rescore_run(
             aggregation=aggregation_of(config, facts.get("verifier") or {}),
             choose=choose,
             problems=problems,
+            failed=failed,
             concurrency=concurrency,
         ):
             fresh.append(solution)
@@ -110,6 +114,7 @@ async def rescore(
     aggregation: Aggregation = "last",
     choose: Choice | None = None,
     problems: Mapping[str, Problem] | None = None,
+    failed: Callable[[Failure], None] | None = None,
     concurrency: int = 64,
 ) -> AsyncIterator[Solution]:
     """Yields the solutions with their candidates judged again, in their order, `concurrency` problems at once.
@@ -118,7 +123,8 @@ async def rescore(
     `pricing` gives (default: on an H100); without one, the stored scores stay. `choose` chooses the answer again, by
     this aggregation; without it, the chosen candidate stays. Either way `grader` grades and groups all answers.
     `problems` by their ids are for the verifier and the grader; by default they get what the solutions store, which
-    lacks the text. Raises UserError for a problem that is not among them.
+    lacks the text. Raises UserError for a problem that is not among them. A problem that a server failed is handed to
+    `failed` and left out; without it, this raises ServerFailed.
     """
 
     def problem_of(solution: Solution) -> Problem:
@@ -138,22 +144,29 @@ async def rescore(
             )
         return found
 
-    async def one(solution: Solution) -> Solution:
+    async def one(solution: Solution) -> Solution | None:
         problem = problem_of(solution)
         if verifier is not None:
-            solution = await _scored(solution, problem, verifier, pricing or Pricing(hardware.HARDWARE["h100"]))
+            try:
+                solution = await _scored(solution, problem, verifier, pricing or Pricing(hardware.HARDWARE["h100"]))
+            except ServerFailed as error:
+                if failed is None:
+                    raise
+                failed(Failure(problem, error))
+                return None
         if choose is not None:
             solution = _with_choice(solution, await _choose(solution, problem, grader, choose, aggregation))
         return await graded(solution, problem, grader)
 
-    waiting: list[asyncio.Task[Solution]] = []
+    waiting: list[asyncio.Task[Solution | None]] = []
     try:
         for solution in solutions:
             waiting.append(asyncio.create_task(one(solution)))
-            if len(waiting) >= concurrency:
-                yield await waiting.pop(0)
+            if len(waiting) >= concurrency and (judged := await waiting.pop(0)) is not None:
+                yield judged
         while waiting:
-            yield await waiting.pop(0)
+            if (judged := await waiting.pop(0)) is not None:
+                yield judged
     finally:
         for task in waiting:
             task.cancel()

@@ -7,7 +7,8 @@ from typing import NoReturn
 from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
 from infer.cli.terminal import kept_log, last_error, log, say
-from infer.errors import ToldElsewhere, UserError, WriteError
+from infer.errors import ServerFailed, ToldElsewhere, UserError, WriteError
+from infer.generate.address import without_secrets
 
 
 def main() -> NoReturn:
@@ -33,14 +34,15 @@ def run(arguments: list[str]) -> int:
         else:
             first = (str(error).splitlines() or ["no message"])[0]
             code = 2 if isinstance(error, WriteError) else 1
-            problem, cause = first if code == 2 else f"{type(error).__name__}: {first}", error
+            told = isinstance(error, WriteError | ServerFailed)
+            problem, cause = first if told else f"{type(error).__name__}: {first}", error
             if "root cause" in first:  # vLLM's word for what another process has said
                 problem += f": {last_error()}"
     if "--debug" in arguments:
         raise cause
     if code == 1 and (path := log()) is not None:
         with path.open("a") as file:
-            traceback.print_exception(cause, file=file)
+            file.write(without_secrets("".join(traceback.format_exception(cause))))
         problem += f" (log: {kept_log()})"
     say(problem)
     return code

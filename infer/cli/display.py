@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from infer.core import pauses
 from infer.core.formats import clean, clock, quantity
 from infer.core.problem import Problem
 from infer.core.solution import Solution
 from infer.core.tally import Tally, summary_json
 
 LINE_SECONDS = 10.0
+
+
+class _Description(ProgressColumn):
+    """What is waited for, if anything is, and how far the run has come."""
+
+    def render(self, task: Task) -> Text:
+        return Text(", ".join(filter(None, [pauses.waiting(), task.description])))
 
 
 class ProgressBar:
@@ -34,7 +42,7 @@ class ProgressBar:
         if console.is_terminal and not console.is_dumb_terminal:
             # on a narrow terminal the bar gives way, then the end of the description
             elapsed = TimeElapsedColumn(Column(no_wrap=True, min_width=7))
-            columns = elapsed, TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)
+            columns = elapsed, _Description(Column(no_wrap=True)), BarColumn(bar_width=None)
             # answers on standard output must not end up on this console
             self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
             self._task = self._bar.add_task(self._describe(Tally(), 0.0), total=total, completed=self._earlier.problems)
@@ -68,6 +76,8 @@ class ProgressBar:
             parts.append(f"{tally.usage.generated / seconds:,.0f} tok/s")
         if prompt := tally.usage.prefill + tally.usage.cached:
             parts.append(f"{tally.usage.cached / prompt:.1%} cached")
+        if tally.failed:
+            parts.append(f"{tally.failed:,} failed")
         if new and self._total is not None:
             parts.append(f"{clock(max(0, self._total - done) * seconds / new)} left")
         return ", ".join(parts)

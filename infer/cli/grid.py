@@ -16,13 +16,12 @@ from infer.cli.comparison import Row, print_rows, rows_json
 from infer.cli.counted import verifier_of
 from infer.cli.display import ProgressBar
 from infer.cli.options import RunOptions, fresh_folder, options_of_fields
-from infer.cli.recorder import Recorder, say_failures
+from infer.cli.recorder import Failures, Recorder
 from infer.cli.terminal import engine_noise_to, err, out, say
 from infer.core.formats import quantity
-from infer.core.solve import Failure
 from infer.core.tally import Tally
 from infer.cost.estimate import estimate
-from infer.errors import UserError
+from infer.errors import ServerDown, UserError
 from infer.runs import sweep as grids
 from infer.runs.fields import HOW, RUN
 from infer.runs.job import Job, Machine, Models
@@ -148,7 +147,7 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
     if (folder / "run.json").exists() or (folder / "solutions.jsonl").exists():
         raise UserError(f"--run {folder}: it holds a single run: name another folder")
     missing = [cell for cell in cells if not asked <= _done(cell, folder)]
-    failures: list[Failure] = []
+    failures = Failures()
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         if not how.debug:
@@ -160,22 +159,26 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
             async with aclosing(grids.load(missing, machine)) as loading:
                 async for cell, loaded in loading:
                     say(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-                    failures.extend(await _cell(cell, loaded, folder / cell.folder, asked, machine, how))
+                    await _cell(cell, loaded, folder / cell.folder, asked, machine, how, failures)
 
         try:
             asyncio.run(session())
         except KeyboardInterrupt:
             say(f"stopped: what is solved is kept; the same command with --run {folder} goes on")
             return 130
+        except ServerDown as error:
+            say(f"{error}: what is solved is kept; the same command with --run {folder} goes on")
+            return failures.say()
     rows = []
     for cell in cells:  # all over the same problems, though a run may hold more
         solutions = (each for each in read_solutions(folder / cell.folder) if each.problem_id in asked)
         rows.append(Row.of(cell.name, cell.strategy, cell.pair, solutions))
     if how.as_json:
-        sys.stdout.write(json.dumps({"run": str(folder), "cells": rows_json(rows)}) + "\n")
+        result = {"run": str(folder), "cells": rows_json(rows), "failures": failures.as_json()}
+        sys.stdout.write(json.dumps(result) + "\n")
     else:
         print_rows(out, rows, folder)
-    return say_failures(failures)
+    return failures.say()
 
 
 def _done(cell: Cell, folder: Path) -> set[str]:
@@ -187,9 +190,15 @@ def _done(cell: Cell, folder: Path) -> set[str]:
 
 
 async def _cell(
-    cell: Cell, loaded: Models, folder: Path, asked: set[str], machine: Machine, how: RunOptions
-) -> list[Failure]:
-    """Solves those of the problems `asked` that a cell's run lacks. Returns what could not be tried."""
+    cell: Cell,
+    loaded: Models,
+    folder: Path,
+    asked: set[str],
+    machine: Machine,
+    how: RunOptions,
+    failures: Failures,
+) -> None:
+    """Solves those of the problems `asked` that a cell's run lacks."""
     earlier = Tally()
     with Run.open(folder, cell.plan.config(), describe_machine()) as run:
         for solution in run.solutions():
@@ -198,7 +207,6 @@ async def _cell(
         session = cell.plan.session(loaded, run.traces() if how.trace else None)
         run.add_facts(session.describe())
         with ProgressBar(err, len(asked), earlier) as bar:
-            record = Recorder(run, bar)
+            record = Recorder(run, bar, failures)
             waiting = (problem for problem in cell.plan.problems(how.limit) if problem.id not in run.done)
             await session.solve(waiting, record, machine.concurrency)
-    return record.failures

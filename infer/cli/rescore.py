@@ -13,6 +13,7 @@ from infer.cli.app import app, examples
 from infer.cli.display import print_summary
 from infer.cli.folders import SkipBad, bad_lines, folder
 from infer.cli.options import options_of_fields
+from infer.cli.recorder import Failures
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.core.choice import Choice
 from infer.core.records import OnBad
@@ -40,6 +41,7 @@ def rescore(
     ] = None,
     prm_revision: str | None,
     prm_api_key: str | None,
+    timeout: float,
     aggregation: Annotated[
         Aggregation | None, typer.Option(help="Aggregation of step scores. Default: the run's.")
     ] = None,
@@ -53,21 +55,33 @@ def rescore(
     skip_bad: SkipBad = False,
     as_json: bool,
     debug: bool,
-) -> None:
+) -> int:
     """Judge stored solutions again, without generating: another reward model, aggregation, vote or answer checker."""
     from infer.analysis.rescore import grader_of, rescore_run
+
+    failures = Failures()
+    named = VerifierRef.named(prm, prm_revision) if prm is not None else None
 
     async def judge(on_bad: OnBad | None) -> int:
         async with AsyncExitStack() as stack:
             grader = Mathematics(answers) if answers is not None else grader_of(run)
             stack.push_async_callback(grader.close)
             verifier = None
-            if prm is not None:
+            if named is not None:
                 backend = backends.find(backends.default())
-                verifier = await VerifierRef.named(prm, prm_revision).open(backend, api_key=prm_api_key)
+                verifier = await named.open(backend, api_key=prm_api_key, timeout=timeout)
                 stack.push_async_callback(verifier.close)
+            name = named.name if named is not None else None
             return await rescore_run(
-                run, to, grader, verifier=verifier, prm=prm, aggregation=aggregation, choose=choose, on_bad=on_bad
+                run,
+                to,
+                grader,
+                verifier=verifier,
+                prm=name,
+                aggregation=aggregation,
+                choose=choose,
+                failed=failures.add,
+                on_bad=on_bad,
             )
 
     with ExitStack() as stack:
@@ -79,7 +93,9 @@ def rescore(
     for solution in read_solutions(to):
         tally.add(solution)
     if as_json:
-        sys.stdout.write(json.dumps(summary_json(tally, 0.0, path=to)) + "\n")
+        summary = summary_json(tally, 0.0, path=to)
+        sys.stdout.write(json.dumps({**summary, "failures": failures.as_json()}) + "\n")
     else:
         say(f"{added} solutions judged again, into {to}")
         print_summary(out, tally, path=to)
+    return failures.say()

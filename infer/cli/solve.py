@@ -10,10 +10,10 @@ from pathlib import Path
 from infer.cli.app import app, examples
 from infer.cli.display import ProgressBar, print_solution, print_summary
 from infer.cli.options import RunOptions, fresh_folder, options_of_fields
-from infer.cli.recorder import Recorder, say_failures
+from infer.cli.recorder import Recorder
 from infer.cli.terminal import engine_noise_to, err, out, say
 from infer.core.tally import Tally, summary_json
-from infer.errors import UserError
+from infer.errors import ServerDown, UserError
 from infer.runs.job import Job, Machine, Plan, open_models
 from infer.runs.run import Run, describe_machine
 
@@ -71,13 +71,16 @@ def solve(job: Job, machine: Machine, how: RunOptions) -> int:
         try:
             if not asked <= done:
                 asyncio.run(session())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ServerDown) as error:
+            why = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
             resume = f"; the same command with --run {folder} goes on" if folder is not None else ""
-            say(f"stopped: {len(done & asked)} of {total} problems are done and kept{resume}")
-            return 130
+            say(f"{why}: {len(done & asked)} of {total} problems are done and kept{resume}")
+            if isinstance(error, KeyboardInterrupt):
+                return 130
     seconds = time.monotonic() - start
     if how.as_json:
         summary = summary_json(record.tally, seconds, earlier=earlier, path=folder)
+        summary["failures"] = record.failures.as_json()
         if record.only is not None:
             summary["solution"] = record.only.model_dump(mode="json")
         sys.stdout.write(json.dumps(summary) + "\n")
@@ -85,4 +88,4 @@ def solve(job: Job, machine: Machine, how: RunOptions) -> int:
         print_solution(out, next(plan.problems(1)), record.only)
     elif job.question is None:
         print_summary(out, record.tally, seconds, earlier=earlier, path=folder)
-    return say_failures(record.failures)
+    return record.failures.say()

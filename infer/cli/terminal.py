@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.segment import Segment
 
 from infer.core.formats import clean
 from infer.errors import UserError
+from infer.generate.address import without_secrets
 from infer.generate.scratch import scratch
 
 
@@ -25,10 +27,6 @@ class CleanConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=clean(segment.text))
 
-
-class _CleanFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
 
 # a file or a pipe has room for whole tables
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
@@ -68,8 +66,29 @@ def last_error() -> str | None:
 
 
 def say(message: str) -> None:
-    """One line on standard error."""
-    err.print(f"infer: {' '.join(message.split())}", markup=False, soft_wrap=True)
+    """One line on standard error, without the keys in addresses."""
+    err.print(f"infer: {' '.join(without_secrets(message).split())}", markup=False, soft_wrap=True)
+
+
+class Told(logging.Handler):
+    """Says what our own code logs. Equal messages are said once, and at the end how often they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._times: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        self._times[message] += 1
+        if self._times[message] == 1:
+            say(message)
+
+    def close(self) -> None:
+        for message, times in self._times.items():
+            if times > 1:
+                say(f"{times} times: {message}")
+        self._times.clear()
+        super().close()
 
 
 @contextmanager
@@ -90,9 +109,9 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         err.file = stream
         _log, _began = log, file.tell()
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(_CleanFormatter("infer: %(message)s"))
+        handler = Told()
         logger = logging.getLogger("infer")
+        before = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -100,5 +119,8 @@ def engine_noise_to(folder: Path | None) -> Iterator[None]:
             yield
         finally:
             logger.removeHandler(handler)
+            handler.close()
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
             os.dup2(terminal, 2)
             err.file = None  # type: ignore[assignment]  # rich then writes to whatever sys.stderr is

@@ -90,7 +90,10 @@ class Generator(Protocol):
         ...
 
     async def generate(self, request: Request) -> list[Completion]:
-        """`request.n` completions, in the order of their seeds. A cancelled call frees what it held."""
+        """`request.n` completions, in the order of their seeds. A cancelled call frees what it held.
+
+        Raises ServerFailed where a server gave no usable reply: that fails the problem, any other error the whole run.
+        """
         ...
 
     def reader(self, pair: tuple[str, str]) -> Reader:

@@ -60,7 +60,8 @@ class Verifier(Protocol):
 
         The score of a step depends on nothing after it, so the same step has the same score in every call. `finished`
         says that the last step ends the solution; otherwise the solution goes on. A verifier that is not `stepwise`
-        gives one score, of all steps together. Raises TooLong where the solution exceeds the verifier's context.
+        gives one score, of all steps together. Raises TooLong where the solution exceeds the verifier's context, and
+        ServerFailed where a server gave no usable reply.
         """
         ...
 

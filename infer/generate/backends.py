@@ -42,6 +42,8 @@ class ModelArgs:
     """Of a GPU's memory, for weights and KV cache."""
     base_url: str | None = None
     api_key: str | None = None
+    timeout: float = 600.0
+    """Seconds that a server may take for one whole reply."""
     spec_of: Callable[[str], ModelSpec | None] = lambda name: None
     """The sizes of a model by the name that a server has it under, where they are known on this machine."""
 
@@ -192,7 +194,12 @@ async def _openai_generator(args: ModelArgs) -> Generator:
 
     assert args.base_url is not None
     generator = await OpenAIGenerator.connect(
-        args.base_url, args.model, api_key=args.api_key, max_context=args.max_context, concurrency=REQUESTS
+        args.base_url,
+        args.model,
+        api_key=args.api_key,
+        max_context=args.max_context,
+        concurrency=REQUESTS,
+        timeout=args.timeout,
     )
     generator.spec = args.spec_of(generator.model)
     return generator

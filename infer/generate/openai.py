@@ -1,33 +1,45 @@
-"""A model on a server with `POST /v1/completions`: on vLLM's token for token, on any other by text.
+"""A model on a server with OpenAI's API: on vLLM's token for token, on any other by text.
 
 **Token-exact** (vLLM): prompts travel as token ids and the ids that the model produced come back, so that everything
 counts as it does in process. **By text** (any other server): prompts are strings, `Completion.tokens` is empty, and
-tokens are counted by the reply's `usage`. Which it is, is found out when connecting, with a request for one token.
+tokens are counted by the reply's `usage`. Which it is, is found out when connecting, with requests for one token. So
+are a server's other habits: whether it only streams, reports no usage, or has a chat endpoint alone. A chat's prompt
+is then its messages as JSON on one line, followed by what the assistant has written so far; a server that cannot
+continue that is refused where a search needs it. Where a server neither tells nor keeps the stop string that ended a
+text, steps are streamed and cut here: otherwise nobody knew whether a step ended, or the answer.
 
-n completions are n requests with successive seeds, for only then is every reply's usage that of one completion. The
-server reports what its prefix cache held if it was started with `--enable-prompt-tokens-details`; otherwise all of a
-prompt counts as computed, which is an upper bound. A request whose connection is lost is sent again: what the server
-did for the lost one is not counted, nor are the tokens it ran ahead when a call was cancelled or met its deadline. By
-text, a completion cut at its deadline counts the stream's chunks as tokens, and its prompt's tokens are not known.
+n completions are n requests with successive seeds, for only then is every reply's usage that of one completion, and
+some servers ignore n. The server reports what its prefix cache held if it was started with
+`--enable-prompt-tokens-details`; otherwise all of a prompt counts as computed, which is an upper bound. A request whose
+connection is lost is sent again: what the server did for the lost one is not counted, nor are the tokens it ran ahead
+when a call was cancelled or met its deadline. By text, a completion cut at its deadline counts the stream's chunks as
+tokens, and its prompt's tokens are not known.
+
+A server's counts are checked: see `OpenAIGenerator._counted`.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from infer.core.generator import Completion, Message, Request
+from infer.core.generator import Completion, Message, Request, Sampling
 from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish, Prompt
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
+from infer.generate.address import Address
 from infer.generate.chat import plain_prompt
-from infer.generate.http import LOST, Http, Json, Refused
+from infer.generate.http import LOST, TIMEOUT, EndedEarly, FailedTry, Http, Json, Refused
 from infer.generate.loading import load_tokenizer
+from infer.generate.replies import Detokenized, Piece, Tokenized, Usage, Version
 from infer.generate.served import Connection, ServedTokens, served_models
 from infer.generate.text import PARTIAL
 
@@ -37,42 +49,74 @@ _UNKNOWN_CONTEXT = 4096
 """Tokens of context where neither the server nor the caller gives a number."""
 _TAIL = 4
 """Tokens of which one character consists at most, in byte-level vocabularies."""
+_SLACK = 1
+"""Tokens that a server may count beyond those asked for: some count the end token apart. They are not charged."""
+_MET = ("stop", "stop_sequence")
+"""Finish reasons of a stop string or an end token; the latter is TGI's, of a stop string alone."""
+_HELLO = "Hello"
+"""What a server is asked first."""
+_AROUND = 1024
+"""Tokens that a chat template may put around a prompt, at most."""
 
 
 @dataclass(slots=True)
 class _Reply:
     """The part of one completion that has arrived: the whole of it, or a stream so far."""
 
+    most: int
+    """Tokens that were asked for."""
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    chunks: int = 0
+    events: int = 0
+    pieces: int = 0
+    """Events with text in them."""
     finish_reason: str | None = None
     tells_stop: bool = False
     stop: str | None = None
     """The stop string that was met, where the server reports it."""
-    usage: Json | None = None
+    usage: Usage | None = None
     cut: bool = False
-    """The deadline came before the stream's end."""
+    """The stream was not read to its end."""
 
-    def take(self, event: Json) -> None:
-        for choice in event.get("choices") or []:
-            self.text += choice.get("text") or ""
-            self.tokens += choice.get("token_ids") or []
-            self.logprobs += (choice.get("logprobs") or {}).get("token_logprobs") or []
-            self.chunks += 1
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+    def take(self, piece: Piece) -> None:
+        for choice in piece.choices:
+            self.events += 1
+            self.text += choice.written
+            self.tokens += choice.token_ids or []
+            self.logprobs += choice.logprobs.values if choice.logprobs is not None else []
+            self.pieces += bool(choice.written)
+            self.finish_reason = choice.finish_reason or self.finish_reason
             for name in ("stop_reason", "matched_stop"):  # vLLM's and SGLang's; a token id is an end token
-                if name in choice:
+                if name in choice.model_fields_set:
                     self.tells_stop = True
-                    self.stop = choice[name] if isinstance(choice[name], str) else None
-        self.usage = event.get("usage") or self.usage
+                    met = getattr(choice, name)
+                    self.stop = met if isinstance(met, str) else None
+        self.usage = piece.usage or self.usage
+        if len(self.tokens) > self.most:
+            raise FailedTry(f"a completion of more than the {self.most} tokens that were asked for")
+
+    def cut_after(self, stop: str) -> None:
+        """Ends it with a stop string that the server was not told of."""
+        self.text = self.text[: self.text.index(stop) + len(stop)]
+        self.finish_reason, self.stop, self.cut = "stop", stop, True
+
+    def check(self, *, exact: bool) -> None:
+        """Raises FailedTry for what is no completion, though each piece of it has the right form."""
+        if not self.events:
+            raise FailedTry("a reply without a completion")
+        if self.finish_reason in ("abort", "error"):  # vLLM's and OpenRouter's
+            raise FailedTry("the server broke off")
+        if exact and not self.tokens:
+            raise FailedTry("a completion without its token ids")
+        if exact and self.logprobs and len(self.logprobs) != len(self.tokens):
+            raise FailedTry(f"{len(self.logprobs)} log-probabilities of {len(self.tokens)} tokens")
 
 
 class OpenAIGenerator:
     """A `Generator` over HTTP. Made by `connect`."""
 
-    def __init__(self, http: Http, base_url: str, model: str, source: str, max_context: int) -> None:
+    def __init__(self, http: Http, model: str, source: str, max_context: int) -> None:
         self.max_context = max_context
         self.model = model
         self.source = source
@@ -81,9 +125,17 @@ class OpenAIGenerator:
         """Set by whoever can read the served model's config: a server does not report it."""
         self.token_exact = False
         self._http = http
-        self._base_url = base_url
-        self._root = base_url.removesuffix("/v1")
+        self._base_url = http.address.url
+        self._root = self._base_url.removesuffix("/v1")
         self._version: str | None = None
+        self._chat = False
+        """It has a chat endpoint alone."""
+        self._continues = False
+        """A chat endpoint goes on with an answer that was begun."""
+        self._streams = False
+        self._keeps_stops: bool | None = None
+        """Whether its texts end with the stop string that was met, where it does not tell; None: not known yet."""
+        self._said: set[str] = set()
         self._has_template = True
         self._decoded: dict[tuple[int, ...], str] = {}
         self._torn: set[tuple[int, ...]] = set()
@@ -99,24 +151,25 @@ class OpenAIGenerator:
         api_key: str | None = None,
         max_context: int | None = None,
         concurrency: int = 64,
-        timeout: float = 600.0,
-        retries: int = 6,
-        backoff: float = 0.5,
+        timeout: float = TIMEOUT,
+        retries: int | None = None,
+        backoff: float | None = None,
     ) -> "OpenAIGenerator":
         """Find the model and what the server can do. `base_url` is such as `http://127.0.0.1:8000/v1`.
 
         `model` None is the only one served. `max_context` (tokens) bounds the server's own number, or stands in for it.
-        At most `concurrency` requests are open at once; `timeout` (seconds) is the longest silence of the server; see
-        `infer.generate.http` for `retries` and `backoff`. Raises UserError: unreachable, key refused, unknown model.
+        At most `concurrency` requests are open at once; `timeout` (seconds) is for one whole reply; see
+        `infer.generate.http` for `retries` and `backoff`. Raises UserError: unreachable, key refused, unknown model;
+        ServerFailed where it fails to answer the first requests.
         """
-        base_url = base_url.rstrip("/")
-        http = Http(api_key, concurrency=concurrency, timeout=timeout, retries=retries, backoff=backoff)
+        address = Address.parse(base_url)
+        http = Http(address, api_key, concurrency=concurrency, timeout=timeout, retries=retries, backoff=backoff)
         try:
-            served = await served_models(http, base_url)
-            model = _choose(model, list(served), base_url)
-            contexts = [tokens for tokens in (served[model].get("max_model_len"), max_context) if tokens is not None]
-            source = served[model].get("root") or model
-            generator = cls(http, base_url, model, source, min(contexts, default=_UNKNOWN_CONTEXT))
+            served = await served_models(http, address.url)
+            model = _choose(model, list(served), address.url)
+            told = served[model]
+            contexts = [each for each in (told.max_model_len or told.context_length, max_context) if each is not None]
+            generator = cls(http, model, told.root or model, min(contexts, default=_UNKNOWN_CONTEXT))
             await generator._probe()
         except BaseException:
             await http.close()
@@ -136,6 +189,8 @@ class OpenAIGenerator:
                     pass
                 else:
                     raise
+        if self._chat:
+            return json.dumps(list(messages), ensure_ascii=False) + "\n"
         if self._has_template:
             logger.warning("%s reports no chat template of %s: prompts are plain text", self._base_url, self.model)
             self._has_template = False
@@ -146,7 +201,7 @@ class OpenAIGenerator:
         return await self._ids(prompt=text, add_special_tokens=False) if self.token_exact else text
 
     async def generate(self, request: Request) -> list[Completion]:
-        """See `Generator.generate`. Raises UserError where the server refuses the request, else RuntimeError."""
+        """See `Generator.generate`. Raises UserError where the server refuses the request, else ServerFailed."""
         if self._closed:
             raise RuntimeError(f"the connection to {self._base_url} is closed")
         if not self.token_exact and not isinstance(request.prompt, str):
@@ -184,6 +239,7 @@ class OpenAIGenerator:
             "base_url": self._base_url,
             "model": self.model,
             "server_version": self._version,
+            "endpoint": "chat/completions" if self._chat else "completions",
             "token_exact": self.token_exact,
             "max_context": self.max_context,
         }
@@ -199,50 +255,73 @@ class OpenAIGenerator:
         assert task is not None
         self._running.add(task)
         try:
-            reply = await self._reply(self._body(request, seed), request.deadline)
+            reply = await self._reply(self._body(request, seed), request.deadline, self._cut_at(request))
             if reply is None:
                 return Completion.nothing(logprobs=request.logprobs)
             return await self._completion(request, reply)
         finally:
             self._running.discard(task)
 
-    async def _reply(self, body: Json, deadline: float | None) -> _Reply | None:
-        """The server's reply, or what has come of it by the deadline; None if it was not even sent by then."""
-        url = f"{self._base_url}/completions"
-        if deadline is None:
-            reply = _Reply()
-            reply.take(await self._http.post(url, body))
+    def _cut_at(self, request: Request) -> str | None:
+        """The delimiter, where a completion is cut at it here: the server would cut it off, and not say so."""
+        return request.delimiter if self._keeps_stops is False else None
+
+    async def _reply(self, body: Json, deadline: float | None, cut_at: str | None = None) -> _Reply | None:
+        """The server's reply, or what has come of it by the deadline or up to `cut_at`; None if nothing had come."""
+        url = f"{self._base_url}/{'chat/' if self._chat else ''}completions"
+        if self._streams or deadline is not None or cut_at is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        coming: list[_Reply] = []  # the one that is being received
+
+        async def attempt() -> _Reply:
+            reply = _Reply(body["max_tokens"], tells_stop=cut_at is not None)
+            coming[:] = [reply]
+            try:
+                try:
+                    async with aclosing(self._http.events(url, body, Piece, bounded=deadline is None)) as pieces:
+                        async for piece in pieces:
+                            reply.take(piece)
+                            if cut_at is not None and cut_at in reply.text:
+                                reply.cut_after(cut_at)
+                                break  # hanging up ends it there as well
+                except EndedEarly:
+                    if reply.finish_reason is None:
+                        raise
+                reply.check(exact=self.token_exact)
+            except (*LOST, FailedTry):
+                coming.clear()
+                raise
             return reply
-        tries: list[_Reply] = []  # one for each time the request was really sent
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+
+        if deadline is None:
+            return await self._http.tried(url, attempt)
         left = deadline - time.monotonic()
         if left > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(left) as limit:
-                    await self._http.stream(
-                        url, body, lambda: tries.append(_Reply()), lambda event: tries[-1].take(event)
-                    )
-        if not tries:
-            return None
-        tries[-1].cut = limit.expired()
-        return tries[-1]
+                async with asyncio.timeout(left):
+                    return await self._http.tried(url, attempt)
+        for reply in coming:
+            reply.cut = True
+            return reply
+        return None
 
     def _body(self, request: Request, seed: int) -> Json:
-        sampling = request.sampling
-        room = request.max_tokens if isinstance(request.prompt, str) else self.max_context - len(request.prompt)
+        sampling, prompt = request.sampling, request.prompt
+        room = request.max_tokens if isinstance(prompt, str) else self.max_context - len(prompt)
         body: Json = {
             "model": self.model,
-            "prompt": request.prompt,
+            **(self._messages(prompt) if self._chat and isinstance(prompt, str) else {"prompt": prompt}),
             "max_tokens": min(request.max_tokens, room),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
         if sampling.temperature > 0:
             body["seed"] = seed
-        if stops := [*([request.delimiter] if request.delimiter else []), *sampling.stop]:
+        delimiter = request.delimiter if self._cut_at(request) is None else None
+        if stops := [*([delimiter] if delimiter else []), *sampling.stop]:
             body["stop"] = stops
         if request.logprobs:
-            body["logprobs"] = 0 if self.token_exact else 1  # some servers take 0 for no
+            body["logprobs"] = True if self._chat else 0 if self.token_exact else 1  # some servers take 0 for no
         if self.token_exact:
             # vLLM silently fills in what is left out, from the model's generation_config.
             body |= {"top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0}
@@ -252,29 +331,98 @@ class OpenAIGenerator:
             body |= {"min_p": sampling.min_p} if sampling.min_p else {}
         return body
 
+    def _messages(self, prompt: str) -> Json:
+        """A chat's prompt (see `encode`) as a request has it."""
+        chat, _, written = prompt.partition("\n")
+        messages = json.loads(chat)
+        if not written:
+            return {"messages": messages}
+        if not self._continues:
+            raise UserError(
+                f"{self._base_url} has a chat endpoint alone, which does not continue an answer: no search in steps, "
+                "use whole samples (greedy, best-of-n, self-consistency), or a server with /v1/completions"
+            )
+        messages.append({"role": "assistant", "content": written})
+        return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+
     async def _completion(self, request: Request, reply: _Reply) -> Completion:
-        finish, stop = _finish(reply, request)
+        if request.delimiter and not reply.tells_stop and reply.text and reply.finish_reason in _MET:
+            stops = (request.delimiter, *request.sampling.stop)
+            if reply.text.endswith(stops):
+                self._keeps_stops = True
+            elif self._keeps_stops is None:
+                self._keeps_stops = False
+        finish, stop = _finish(reply, request, sure=self._keeps_stops is True)
+        if request.logprobs and reply.text and not reply.logprobs:
+            raise UserError(f"{self._base_url} reports no log-probabilities, which this strategy's options need")
         if self.token_exact:
-            num_tokens = len(reply.tokens)
             text = await self._exact_text(request.prompt, reply, finish, stop)
             if stop is not None and stop not in text:
                 finish = "length"  # see `_exact_text`: the stop string was the prompt's
         else:
             text = reply.text if stop is None or reply.text.endswith(stop) else reply.text + stop
-            num_tokens = self._usage(reply).get("completion_tokens", reply.chunks)
-        usage = self._usage(reply)
-        prompt_tokens = usage.get("prompt_tokens", 0 if isinstance(request.prompt, str) else len(request.prompt))
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        prefill, cached = self._counted_prompt(request.prompt, reply)
         logprobs = reply.logprobs if request.logprobs else None
-        return Completion(
-            reply.tokens, num_tokens, text, finish, logprobs, prefill=prompt_tokens - cached, cached=cached
-        )
+        tokens = reply.tokens if self.token_exact else []
+        return Completion(tokens, self._counted(reply), text, finish, logprobs, prefill=prefill, cached=cached)
 
-    def _usage(self, reply: _Reply) -> Json:
-        """The server's own counts. A cut stream has none: its chunks are counted, one token each."""
-        if reply.usage is None and not reply.cut and not reply.tokens:
-            raise RuntimeError(f"{self._base_url} reports no usage with its replies, so that tokens can't be counted")
-        return reply.usage or {}
+    def _counted(self, reply: _Reply) -> int:
+        """The tokens of a completion: its ids, else what the server reports, if that can be.
+
+        That is a number from 0 (the end token alone, which counts) up to what was asked for. Otherwise the text's
+        tokens by the model's own tokenizer, where it is on this machine; else the pieces of a stream, a token each;
+        else all that were asked for. Never more than these: a budget has paid for them.
+        """
+        told = reply.usage.completion_tokens if reply.usage is not None else None
+        if reply.tokens or (reply.cut and told is None):
+            count = len(reply.tokens) or reply.pieces
+            if told is not None and told != count:
+                self._say_once(f"reports {told} tokens where it returned {count}: those returned count")
+            return min(count, reply.most)
+        if told is None or not 0 <= told <= reply.most + _SLACK:
+            tells = "no usage" if told is None else f"{told} tokens where {reply.most} at most were asked for"
+            if self._tokenizer is not None:
+                own = len(self._tokenizer.encode(reply.text, add_special_tokens=False))
+                by, told = "by the model's tokenizer", own + (reply.finish_reason != "length")  # the end token
+            elif reply.events > 1:
+                by, told = "by the pieces of its streams", reply.pieces
+            else:
+                by, told = "as all that were asked for", reply.most
+            self._say_once(f"reports {tells}: tokens are counted {by}")
+        return min(max(told, 1), reply.most)
+
+    def _counted_prompt(self, prompt: Prompt, reply: _Reply) -> tuple[int, int]:
+        """The prompt's tokens that were computed, and those read from the cache."""
+        usage = reply.usage or Usage()
+        known = None if isinstance(prompt, str) else len(prompt)
+        most = len(prompt.encode()) + _AROUND if isinstance(prompt, str) else len(prompt)
+        count = known or 0 if usage.prompt_tokens is None else usage.prompt_tokens
+        if (known is not None and count != known) or not 0 <= count <= most:
+            self._say_once(f"reports {count} tokens of a prompt that has {'at most ' if known is None else ''}{most}")
+            count = most
+        details = usage.prompt_tokens_details
+        cached = (details.cached_tokens if details is not None else None) or 0
+        if not 0 <= cached <= count:
+            self._say_once(f"reports {cached} cached tokens of {count}: none are counted as cached")
+            cached = 0
+        return count - cached, cached
+
+    def _say_once(self, what: str) -> None:
+        """Warns of a server's habit. Of messages that differ in their numbers the first."""
+        kind = "".join(letter for letter in what if not letter.isdigit())
+        if kind not in self._said:
+            self._said.add(kind)
+            logger.warning("%s %s", self._base_url, what)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The served model's tokenizer, if it is on this machine; nothing is downloaded."""
+        from huggingface_hub import try_to_load_from_cache
+
+        with suppress(UserError, ValueError):
+            if Path(self.source).is_dir() or isinstance(try_to_load_from_cache(self.source, "tokenizer.json"), str):
+                return load_tokenizer(self.source, None)
+        return None
 
     async def _exact_text(self, prompt: Prompt, reply: _Reply, finish: Finish, stop: str | None) -> str:
         """The text of whole tokens. vLLM's own differs from it in two cases.
@@ -344,31 +492,76 @@ class OpenAIGenerator:
         if key not in self._decoded:
             if len(self._decoded) >= 100_000:
                 self._decoded.clear()
-            answer = await self._http.post(
-                f"{self._root}/detokenize", {"model": self.model, "tokens": ids}, at_once=True
-            )
-            self._decoded[key] = answer["prompt"]
+            body = {"model": self.model, "tokens": ids}
+            answer = await self._http.post(f"{self._root}/detokenize", body, Detokenized, at_once=True)
+            self._decoded[key] = answer.prompt
         return self._decoded[key]
 
     async def _ids(self, **what: Any) -> list[int]:
-        answer = await self._http.post(f"{self._root}/tokenize", {"model": self.model, **what}, at_once=True)
-        tokens: list[int] = answer.get("tokens") or []
-        return tokens
+        body = {"model": self.model, **what}
+        return (await self._http.post(f"{self._root}/tokenize", body, Tokenized, at_once=True)).tokens
 
     async def _probe(self) -> None:
-        """Find out whether the server takes and returns token ids, and its version. Costs it one token."""
-        try:
-            self._version = (await self._http.get(f"{self._root}/version")).get("version")
-        except (*LOST, Refused, RuntimeError):
-            return  # not a vLLM
-        try:
-            ids = await self._ids(prompt="Hello")
-            body = {"model": self.model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
-            reply = _Reply()
-            reply.take(await self._http.post(f"{self._base_url}/completions", body))
-        except Refused:
-            return
-        self.token_exact = bool(reply.tokens)
+        """Find out how the server is asked, and its version. Costs it a few tokens."""
+        url = f"{self._root}/version"
+
+        async def version() -> str | None:
+            try:
+                return (await self._http.get(url, Version)).version
+            except (Refused, FailedTry):
+                return None  # not a vLLM
+
+        self._version = await self._http.tried(url, version, at_once=True)
+        if self._version is not None:
+            with suppress(Refused):
+                ids = await self._ids(prompt="Hello")
+                body = {"model": self.model, "prompt": ids, "max_tokens": 1, "temperature": 0.0}
+                reply = await self._reply({**body, "return_token_ids": True}, None)
+                self.token_exact = reply is not None and bool(reply.tokens)
+        if not self.token_exact:
+            await self._probe_text()
+
+    async def _probe_text(self) -> None:
+        """Which endpoint there is, whether it only streams, and how it counts."""
+        refusals: list[Refused] = []
+        for self._chat, self._streams in ((False, False), (False, True), (True, False), (True, True)):
+            prompt = _HELLO if not self._chat else await self.encode([{"role": "user", "content": _HELLO}])
+            try:
+                reply = await self._reply(self._body(Request(prompt, Sampling(temperature=1.0), 1), 0), None)
+                break
+            except Refused as error:
+                if error.status in (401, 403):
+                    raise
+                refusals.append(error)
+        else:
+            raise refusals[0]
+        told = reply.usage if reply is not None else None
+        if (told is None or told.completion_tokens is None) and self._tokenizer is None:
+            self._streams = True  # its pieces can be counted
+        if self._chat:
+            self._continues = await self._can_continue()
+            able = "can continue an answer" if self._continues else "does not continue an answer: no search in steps"
+            logger.info("%s has a chat endpoint alone, which %s", self._base_url, able)
+        else:
+            logger.info("%s takes no token ids: prompts are sent as text", self._base_url)
+
+    async def _can_continue(self) -> bool:
+        """Whether a chat endpoint goes on with the assistant's last message, and does not just ignore that it should.
+
+        Then the prompt is shorter: neither is that message closed, nor another one begun.
+        """
+        self._continues = True
+        chat = await self.encode([{"role": "user", "content": _HELLO}])
+        begun = self._messages(f"{chat}{_HELLO}")
+        sizes = []
+        for what in (begun, {"messages": begun["messages"]}):
+            try:
+                reply = await self._reply({"model": self.model, **what, "max_tokens": 1}, None)
+            except Refused:
+                return False
+            usage = reply.usage if reply is not None else None
+            sizes.append(usage.prompt_tokens if usage is not None else None)
+        return sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]
 
 
 def _choose(model: str | None, served: list[str], base_url: str) -> str:
@@ -381,20 +574,19 @@ def _choose(model: str | None, served: list[str], base_url: str) -> str:
     return model
 
 
-def _finish(reply: _Reply, request: Request) -> tuple[Finish, str | None]:
+def _finish(reply: _Reply, request: Request, *, sure: bool) -> tuple[Finish, str | None]:
     """Why a completion stopped, and the stop string that ended it, if one did.
 
-    A server that doesn't report which stop string it met, and cuts it off, leaves the end of a step and the end of the
-    answer alike: it is taken for a step, unless nothing came at all.
+    A server that neither tells nor keeps the stop string that it met leaves the end of a step and the end of the answer
+    alike. Unless it is `sure` to keep them, this is taken for a step where anything came at all. (It comes about in the
+    first replies only: see `_cut_at`.)
     """
     if reply.finish_reason in (None, "length"):
         return "length", None
-    if reply.finish_reason == "abort":
-        raise RuntimeError("the server aborted the request")
     stop = reply.stop
-    if not reply.tells_stop and reply.finish_reason == "stop":
+    if not reply.tells_stop and reply.finish_reason in _MET:
         stops = [request.delimiter, *request.sampling.stop]
         stop = next((stop for stop in stops if stop and reply.text.endswith(stop)), None)
-        if stop is None and reply.text:
+        if stop is None and reply.text and not sure:
             stop = request.delimiter
     return "step" if stop is not None and stop == request.delimiter else "end", stop

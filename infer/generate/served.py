@@ -8,34 +8,33 @@ language model is (`POST /v1/completions`), by a vLLM that takes `logprob_token_
 was started with `--enable-prompt-tokens-details`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import aiohttp
 
 from infer.core.pricing import Call
 from infer.core.tasks import gather_or_cancel
 from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
 from infer.errors import UserError
-from infer.generate.http import Http, Json, Refused, reason
+from infer.generate.address import Address
+from infer.generate.http import LOST, TIMEOUT, FailedTry, Http, R, Refused
 from infer.generate.readers import log_odds, sigmoid, token_id
+from infer.generate.replies import Anything, Classified, Judged, Labelled, Served, ServedModels
 
 
-async def served_models(http: Http, base_url: str) -> dict[str, Json]:
-    """The models that a server has, by id, with what else it says about them. Raises UserError."""
+async def served_models(http: Http, base_url: str) -> dict[str, Served]:
+    """The models that a server has, by id. Raises UserError."""
     fix = "start a server (`vllm serve MODEL`) or correct the URL, which usually ends in /v1"
     try:
-        models = await http.get(f"{base_url}/models")
-        return {str(model["id"]): model for model in models["data"]}
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UserError(f"no server answers at {base_url} ({reason(error)}): {fix}") from error
-    except Refused as error:
-        if error.status in (401, 403):
+        models = await http.get(f"{base_url}/models", ServedModels)
+    except LOST as error:
+        # not `from` the cause, which quotes the whole address
+        raise UserError(f"no server answers at {base_url} ({http.reason(error)}): {fix}") from None
+    except (Refused, FailedTry) as error:
+        if isinstance(error, Refused) and error.status in (401, 403):
             raise
         raise UserError(f"{base_url} lists no models ({error}): {fix}") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{base_url} lists no models as OpenAI's API does: {fix}") from error
+    return {model.id: model for model in models.data or []}
 
 
 class Connection:
@@ -54,10 +53,19 @@ class Connection:
         """Set by whoever reads the model's config: a server does not report it."""
 
     @classmethod
-    async def connect(cls, url: str, *, api_key: str | None = None, retries: int = 6) -> "Connection":
+    async def connect(
+        cls,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT,
+        retries: int | None = None,
+        backoff: float | None = None,
+    ) -> "Connection":
         """`url` is such as `http://127.0.0.1:8000`, with or without `/v1`. Raises UserError."""
-        root = url.rstrip("/").removesuffix("/v1")
-        http = Http(api_key, concurrency=64, timeout=600.0, retries=retries, backoff=0.5)
+        address = Address.parse(url)
+        root = address.url.removesuffix("/v1")
+        http = Http(address, api_key, concurrency=64, timeout=timeout, retries=retries, backoff=backoff)
         try:
             models = await served_models(http, f"{root}/v1")
             if len(models) != 1:
@@ -66,10 +74,11 @@ class Connection:
             await http.close()
             raise
         ((model, told),) = models.items()
-        return cls(http, root, model, told.get("root") or model, told.get("max_model_len") or 4096)
+        return cls(http, root, model, told.root or model, told.max_model_len or 4096)
 
-    async def post(self, path: str, **body: Any) -> Json:
-        return await self._http.post(f"{self._root}/{path}", {"model": self._model, **body})
+    async def post(self, path: str, schema: type[R], check: Callable[[R], None] = lambda reply: None, **body: Any) -> R:
+        """See `Http.post`."""
+        return await self._http.post(f"{self._root}/{path}", {"model": self._model, **body}, schema, check=check)
 
     def describe(self) -> dict[str, Any]:
         return {"backend": "server", "url": self._root, "model": self._model, "source": self.source}
@@ -92,11 +101,11 @@ class ServedHead:
     async def probe(cls, server: Connection, tokenizer: Any) -> "ServedHead":
         """Finds out how the server is asked. Raises UserError where it serves no such model."""
         try:
-            await server.post("classify", input=[0])
+            await server.post("classify", Anything, input=[0])
             return cls(server, tokenizer, classifies=True)
         except Refused:
             try:
-                await server.post("pooling", input=[0], task="token_classify")
+                await server.post("pooling", Anything, input=[0], task="token_classify")
                 return cls(server, tokenizer, classifies=False)
             except Refused as error:
                 raise UserError(
@@ -109,12 +118,19 @@ class ServedHead:
     async def read(self, tokens: list[int], ends: Sequence[int]) -> Scores:
         if self._classifies:
             prompts = [tokens[:end] for end in ends]
-            reply = await self._server.post("classify", input=prompts, use_activation=False)
-            logits = [item["probs"] for item in sorted(reply["data"], key=lambda item: item["index"])]
+
+            def one_of_each(reply: Classified) -> None:
+                if sorted(item.index for item in reply.data) != list(range(len(prompts))):
+                    raise FailedTry(f"{len(reply.data)} scores of {len(prompts)} prompts")
+
+            reply = await self._server.post("classify", Classified, one_of_each, input=prompts, use_activation=False)
+            logits = [item.probs for item in sorted(reply.data, key=lambda item: item.index)]
         else:
             whole = tokens[: ends[-1]]
-            reply = await self._server.post("pooling", input=whole, task="token_classify", use_activation=False)
-            rows = reply["data"][0]["data"]
+            labelled = await self._server.post(
+                "pooling", Labelled, input=whole, task="token_classify", use_activation=False
+            )
+            rows = labelled.data[0].data
             # one for each token, or for each step tag: vLLM knows Qwen's
             told = [end for end in range(1, len(whole) + 1) if len(rows) == len(whole) or whole[end - 1] == whole[-1]]
             if len(rows) != len(told):
@@ -151,6 +167,7 @@ class ServedTokens:
     async def _read(self, prompt: list[int]) -> Scores:
         reply = await self._server.post(
             "v1/completions",
+            Judged,
             prompt=prompt,
             max_tokens=1,
             temperature=0,
@@ -158,12 +175,14 @@ class ServedTokens:
             logprob_token_ids=[self._yes, self._no],
             return_tokens_as_token_ids=True,
         )
-        told = reply["choices"][0]["logprobs"]["top_logprobs"][0]
+        told = reply.choices[0].logprobs.top_logprobs[0]
         try:
             value = sigmoid(told[f"token_id:{self._yes}"] - told[f"token_id:{self._no}"])
         except KeyError:
             raise UserError("the server reports no log-probabilities of chosen tokens: it needs a newer vLLM") from None
-        cached = (reply["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        details = reply.usage.prompt_tokens_details if reply.usage is not None else None
+        cached = (details.cached_tokens if details is not None else None) or 0
+        cached = cached if 0 <= cached <= len(prompt) else 0
         return Scores([value], [Call(self.spec, len(prompt) - cached, cached, 1)])
 
     def describe(self) -> dict[str, Any]:

@@ -45,7 +45,8 @@ async def solve_async(question: Question | Sequence[Question], **settings: Any) 
     Several questions or problems share the models, and give a list of solutions in the same order. A `Problem` with an
     answer is graded. The settings are the fields of `Job` and `Machine` (`infer.runs.job`); a strategy's options are
     `key=value` texts or a dictionary. Raises UserError for a setting that does not fit, for a model that cannot be
-    loaded, and for the first problem that cannot be tried, such as one longer than the model's context.
+    loaded, and for the first problem that cannot be tried, such as one longer than the model's context; ServerFailed
+    (`infer.errors`) for the first that a server fails.
     """
     return await _solve(question, settings)
 

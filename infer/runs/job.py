@@ -32,6 +32,7 @@ from infer.errors import UserError
 from infer.evalsets import find as find_evalset
 from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
 from infer.generate import backends
+from infer.generate.address import Address
 from infer.generate.backends import Backend, ModelArgs
 from infer.runs.fields import HOW, MODELS, RUN, SAMPLING, WHAT, Flag
 from infer.runs.models import DEFAULT_MODEL, DEFAULT_PRM, ModelRef, Profile, served_spec, share_memory
@@ -169,6 +170,11 @@ class Machine(BaseModel):
         Flag(MODELS, long="--gpu-memory"),
         Field(ge=0.05, le=1, description="Share of the GPU's memory for the models."),
     ] = 0.9
+    timeout: Annotated[
+        float,
+        Flag(MODELS),
+        Field(gt=0, le=1e6, description="Seconds that a server may take for one whole reply; then it is asked again."),
+    ] = 600.0
     api_key: Annotated[
         str | None,
         Flag(MODELS, envvar="OPENAI_API_KEY"),
@@ -234,6 +240,10 @@ class Plan:
             return ModelRef.named(job.model or DEFAULT_MODEL, job.revision)
         if job.base_url is None:
             raise UserError(f"--backend {job.backend} needs --base-url, such as http://127.0.0.1:8000/v1")
+        try:
+            Address.parse(job.base_url)
+        except UserError as error:
+            raise UserError(f"--base-url {error}") from None
         return ModelRef(job.model, where=job.model) if job.model is not None else None
 
     def _evalset(self, job: Job, nano: bool) -> EvalSet:
@@ -345,6 +355,7 @@ async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> A
                     tensor_parallel=machine.tensor_parallel,
                     memory_fraction=theirs,
                     api_key=machine.prm_api_key,
+                    timeout=machine.timeout,
                 )
             stack.push_async_callback(verifier.close)
         grader = plan.evalset.grader()
@@ -366,6 +377,7 @@ def _generator_args(plan: Plan, machine: Machine, memory_fraction: float) -> Mod
         memory_fraction=memory_fraction,
         base_url=job.base_url,
         api_key=machine.api_key,
+        timeout=machine.timeout,
         spec_of=lambda name: served_spec(name, job.dtype),
     )
 

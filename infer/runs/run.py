@@ -40,6 +40,7 @@ from infer.core.records import (
 from infer.core.solution import Solution
 from infer.core.tree import Aggregation
 from infer.errors import UserError, WriteError
+from infer.generate.address import without_secrets
 from infer.runs.lock import Lock
 
 VERSION = 1
@@ -298,7 +299,8 @@ def _command(arguments: list[str]) -> str:
     shown = ["infer"]
     for before, word in pairwise(["", *arguments]):
         name, equals, _ = word.partition("=")
-        shown.append("***" if before in SECRETS else f"{name}=***" if equals and name in SECRETS else word)
+        secret = f"{name}=***" if equals and name in SECRETS else without_secrets(word)
+        shown.append("***" if before in SECRETS else secret)
     return shlex.join(shown)
 
 

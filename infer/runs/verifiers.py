@@ -11,6 +11,7 @@ from infer.core.verifier import Verifier
 from infer.cost.config import known_spec
 from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
+from infer.generate.address import Address, without_secrets
 from infer.generate.backends import Backend, ModelArgs
 from infer.generate.loading import load_tokenizer
 from infer.runs.models import ModelRef
@@ -50,9 +51,12 @@ class Member:
         foreign = member.opener is not None
         if not name and not foreign:
             raise UserError(f"--prm {text}: no model is named")
-        if not name or name == SELF or member.remote:
+        if not name or name == SELF or (member.remote and foreign):
             return member
         try:
+            if member.remote:
+                Address.parse(name)
+                return member
             return replace(member, model=ModelRef.named(name, revision))
         except UserError as error:
             if foreign:
@@ -86,7 +90,7 @@ class VerifierRef:
     """A verifier that the user named: one, or several whose scores are combined."""
 
     name: str
-    """As it was given."""
+    """As it was given, but for keys in addresses."""
     members: tuple[Member, ...]
     combination: Combination = "mean"
     revision: str | None = None
@@ -100,9 +104,8 @@ class VerifierRef:
         members = name
         if colon and head in COMBINATIONS:
             combination, members = head, rest
-        return cls(
-            name, tuple(Member.named(each.strip(), revision) for each in members.split(",")), combination, revision
-        )
+        named = tuple(Member.named(each.strip(), revision) for each in members.split(","))
+        return cls(without_secrets(name), named, combination, revision)
 
     @property
     def loads(self) -> bool:
@@ -124,6 +127,7 @@ class VerifierRef:
         tensor_parallel: int = 1,
         memory_fraction: float = 0.9,
         api_key: str | None = None,
+        timeout: float = 600.0,
     ) -> Verifier:
         """Loads its models on the backend, or connects to their servers; several share the memory equally.
 
@@ -141,6 +145,7 @@ class VerifierRef:
                     tensor_parallel=tensor_parallel,
                     memory_fraction=memory_fraction / len(self.members),
                     api_key=api_key,
+                    timeout=timeout,
                 )
                 opened.append(await _open(member, VerifierArgs(args, backend, generator, member.chains)))
             return opened[0] if len(opened) == 1 else Ensemble(opened, self.combination)
@@ -181,13 +186,13 @@ async def _connect(member: Member, args: ModelArgs) -> Verifier:
         ServedTokens,
     )
 
-    server = await Connection.connect(member.name, api_key=args.api_key)
+    server = await Connection.connect(member.name, api_key=args.api_key, timeout=args.timeout)
     async with closed_on_error(server):
         model = ModelRef.named(server.source, args.revision)
         server.spec = known_spec(model.config, None, server.source)
         family = families.find(member.family or families.recognize(server.source, model.config))
         if not isinstance(family, Family):
-            raise UserError(f"{member.name}: a judge that writes runs on this machine, not on a server")
+            raise UserError(f"{server.source}: a judge that writes runs on this machine, not on a server")
         family.check(server.source, model.config)
         tokenizer = load_tokenizer(model.where, args.revision)
         if family.pair is None:

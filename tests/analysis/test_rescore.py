@@ -24,12 +24,13 @@ from infer.core.pricing import Call
 from infer.core.problem import Problem
 from infer.core.search import Search
 from infer.core.solution import Candidate, Solution
+from infer.core.solve import Failure
 from infer.core.tally import Tally
 from infer.core.trace import Trace, read_trace, trace_path
 from infer.core.tree import Aggregation, Finish, Node, aggregate
 from infer.core.verifier import Scores
 from infer.cost.model import ModelSpec
-from infer.errors import BudgetSpent, TooLong, UserError
+from infer.errors import BudgetSpent, ServerFailed, TooLong, UserError
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.runs.run import read_solutions
 from infer.strategies.astar import AStarOptions, astar
@@ -158,6 +159,30 @@ async def test_scores_that_are_none_are_refused(values: list[float], message: st
     stored = solution("1", ["7"], scores=[[0.5]])
     with pytest.raises(UserError, match=message):
         await collect([stored], verifier=Torn(), problems=problems(**{"1": "?"}))
+
+
+async def test_problems_that_a_server_fails_are_left_out_and_tried_again(tmp_path: Path) -> None:
+    class Served(Lengths):
+        failing = {"p1", "p3"}
+
+        async def score(self, problem: Problem, steps: Sequence[str], known: int, finished: bool) -> Scores:
+            if problem.id in self.failing:
+                raise ServerFailed("no answer")
+            return await super().score(problem, steps, known, finished)
+
+    stored, verifier, failures = random_solutions(5, 2), Served(), list[Failure]()
+    write_run(tmp_path / "run", stored)
+    texts = {each.problem_id: Problem(each.problem_id, "?", each.reference) for each in stored}
+    verifier.failing = {stored[1].problem_id, stored[3].problem_id}
+    async with Mathematics("exact") as checker:
+        how: dict[str, Any] = {"verifier": verifier, "problems": texts}
+        with pytest.raises(ServerFailed):
+            await rescore_run(tmp_path / "run", tmp_path / "first", checker, **how)
+        assert await rescore_run(tmp_path / "run", tmp_path / "new", checker, **how, failed=failures.append) == 3
+        assert {failure.problem.id for failure in failures} == verifier.failing
+        verifier.failing = set()
+        assert await rescore_run(tmp_path / "run", tmp_path / "new", checker, **how, failed=failures.append) == 2
+    assert {each.problem_id for each in read_solutions(tmp_path / "new")} == texts.keys()
 
 
 async def test_a_second_verifier_is_charged_in_place_of_the_first() -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from infer.cli.display import ProgressBar, print_solution, print_summary
 from infer.core.formats import clean, quantity
+from infer.core.pauses import pausing
 from infer.core.problem import Problem
 from infer.core.solution import Candidate, Solution
 from infer.core.tally import Tally, summary_json, wilson
@@ -350,6 +351,15 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "50/100, 98.0% right, 150 tok/s, 75.0% cached, 0:08:20 left" in text
 
 
+def test_a_pause_that_a_server_asked_for_stands_in_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = console(terminal=True, width=120)
+    with pausing("host asks for it", 29.5), ProgressBar(screen, 100) as bar:
+        bar.update(tally(solution()))
+    text = clean(output(screen))
+    assert "waiting 30 s: host asks for it, 1/100" in text
+
+
 def test_progress_elsewhere_is_a_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = console(width=20)
     now = 100.0
@@ -373,4 +383,4 @@ def test_progress_before_anything_and_with_failures_alone(monkeypatch: pytest.Mo
     with ProgressBar(screen, 5) as bar:
         counts.failed = 5
         bar.update(counts)
-    assert output(screen).splitlines() == ["0/0", "5/5, 0.0 s left"]
+    assert output(screen).splitlines() == ["0/0", "5/5, 5 failed, 0.0 s left"]

@@ -49,6 +49,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "tensor_parallel": (["--tensor-parallel", "2"], 2),
     "data_parallel": (["--data-parallel", "4"], 4),
     "memory_fraction": (["--gpu-memory", "0.5"], 0.5),
+    "timeout": (["--timeout", "9"], 9.0),
     "api_key": (["--api-key", "sk-1"], "sk-1"),
     "prm_api_key": (["--prm-api-key", "sk-2"], "sk-2"),
     "limit": (["--limit", "6"], 6),

@@ -3,16 +3,18 @@
 import asyncio
 import gc
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from infer.core.generator import Completion, Request
+from infer.core.generator import Completion, Message, Request
 from infer.core.grading import Verdict, graded
 from infer.core.problem import Problem
-from infer.core.solve import solve
+from infer.core.solution import Solution
+from infer.core.solve import IN_A_ROW, Failure, solve
 from infer.core.verifier import Scores
-from infer.errors import UserError
+from infer.errors import ServerDown, ServerFailed, UserError
 from infer.strategies import find
 from infer.testing.toy import ToyGenerator, ToyGrader, ToyVerifier, setting
 from infer.testing.toy import search as toy_search
@@ -50,6 +52,74 @@ async def test_an_engine_that_dies_under_many_problems_is_one_error() -> None:
         )
     gc.collect()
     assert said == []
+
+
+class Served(ToyGenerator):
+    """As one on a server that fails some problems, by the number that their prompt is."""
+
+    def __init__(self, fails: Callable[[int], Exception | None]) -> None:
+        super().__init__()
+        self.fails = fails
+
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
+        if (error := self.fails(int(messages[0]["content"]))) is not None:
+            raise error
+        return await super().encode(messages)
+
+
+async def outcomes_of(count: int, fails: Callable[[int], Exception | None], concurrency: int) -> list[Any]:
+    """The ids of what was solved, the errors of what failed, and the error that ended the run."""
+    outcomes: list[Any] = []
+
+    def record(outcome: Solution | Failure) -> None:
+        outcomes.append(outcome.problem_id if isinstance(outcome, Solution) else outcome.error)
+
+    greedy = find("greedy")
+    try:
+        await solve(
+            [Problem(f"p{i}", str(i)) for i in range(count)],
+            lambda problem: [{"role": "user", "content": problem.prompt}],
+            setting(generator=Served(fails)),
+            greedy,
+            greedy.configure(()),
+            record,
+            concurrency=concurrency,
+        )
+    except ServerDown as error:
+        outcomes.append(error)
+    return outcomes
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 64])
+async def test_problems_that_a_server_fails_end_no_run(concurrency: int) -> None:
+    failed = ServerFailed("no answer")
+    found = await outcomes_of(60, lambda i: failed if i % 3 else None, concurrency)
+    assert found.count(failed) == 40
+    assert {each for each in found if isinstance(each, str)} == {f"p{i}" for i in range(0, 60, 3)}
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 64])
+async def test_a_run_stops_where_a_server_fails_too_many_problems_in_a_row(concurrency: int) -> None:
+    """Those in flight come to their ends first: what was nearly solved is kept, and shows that the server answers."""
+    failed = ServerFailed("no answer")
+    found = await outcomes_of(2000, lambda i: failed if i >= 5 else None, concurrency)
+    assert sorted(each for each in found if isinstance(each, str)) == [f"p{i}" for i in range(5)]
+    assert isinstance(found[-1], ServerDown)
+    assert found[-1 - IN_A_ROW : -1] == [failed] * IN_A_ROW
+    assert IN_A_ROW <= found.count(failed) <= 6 * (IN_A_ROW + concurrency - 1)
+
+
+async def test_failures_alone_at_the_end_of_the_problems_end_no_run() -> None:
+    failed = ServerFailed("no answer")
+    assert await outcomes_of(30, lambda i: failed, 64) == [failed] * 30
+
+
+@pytest.mark.parametrize("between", [None, UserError("refused")])
+async def test_any_answer_of_the_server_between_failures_counts(between: Exception | None) -> None:
+    failed = ServerFailed("no answer")
+    found = await outcomes_of(64, lambda i: failed if i % IN_A_ROW else between, 1)
+    assert len(found) == 64
+    assert found.count(failed) == 60
 
 
 async def test_every_candidate_is_graded_and_grouped_and_a_note_is_given_once() -> None:

@@ -10,7 +10,7 @@ from infer.core.generator import Request, Sampling
 from infer.errors import UserError
 from infer.generate import backends, engine
 from infer.runs.job import Job, Machine, Plan, _shares, open_models
-from tests.generate.test_openai import Json, Server
+from tests.fake_server import Json, Server
 
 
 async def served(stack: ExitStack, server: Any) -> str:
