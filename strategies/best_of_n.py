@@ -54,6 +54,10 @@ class BestOfNOptions(ScoredOptions):
     def needs_logprobs(self) -> bool:
         return self.choose in ("logprob", "tournament")
 
+    @property
+    def scores_steps(self) -> bool:
+        return self.level == "step"
+
     def shape(self) -> Shape | None:
         if self.n is None or self.choose == "tournament":
             return None
