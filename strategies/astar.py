@@ -52,6 +52,10 @@ class AStarOptions(ScoredOptions):
             raise PydanticCustomError("weight", "order=greedy has no weight")
         return weight
 
+    @property
+    def scores_steps(self) -> bool:
+        return True
+
 
 @dataclass(order=True, slots=True)
 class State:

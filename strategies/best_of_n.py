@@ -64,6 +64,10 @@ class BestOfNOptions(ScoredOptions):
     def needs_tests(self) -> bool:
         return self.choose in RULES
 
+    @property
+    def scores_steps(self) -> bool:
+        return self.level == "step"
+
     def shape(self) -> Shape | None:
         if self.n is None or self.choose == "tournament" or self.needs_tests:
             return None

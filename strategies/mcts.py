@@ -70,6 +70,10 @@ class MCTSOptions(ScoredOptions):
     def needs_logprobs(self) -> bool:
         return (self.formula == "puct" and self.prior == "logprob") or self.choose == "logprob"
 
+    @property
+    def scores_steps(self) -> bool:
+        return self.values == "prm"
+
 
 class Found:
     """Finished solutions, each with the state that it was found from, and with its share of the votes if they count."""

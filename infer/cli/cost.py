@@ -19,9 +19,9 @@ from infer.cli.options import options_of_fields
 from infer.cli.terminal import engine_noise_to, out, say
 from infer.core.formats import quantity
 from infer.core.ledger import Budget
-from infer.core.options import Shape
+from infer.core.options import Options
 from infer.cost import hardware as devices
-from infer.cost.estimate import Estimate, estimate
+from infer.cost.estimate import STEP_TOKENS, Estimate, estimate
 from infer.cost.formulas import Serving
 from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.runtime import Runtime
@@ -61,6 +61,12 @@ def cost(
     prm: Annotated[
         str | None, typer.Option(help="Reward model that scores all trajectories.", show_default=False)
     ] = None,
+    step_tokens: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Tokens of one step: a strategy that scores each step reads the reward model once for each."
+        ),
+    ] = STEP_TOKENS,
     hardware: str,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights. Default: the model's own.")] = None,
     batch: Annotated[
@@ -70,7 +76,12 @@ def cost(
     debug: bool,
 ) -> None:
     """Estimate what one problem costs: FLOPs, bytes, device time and dollars of generator and verifier."""
-    shape = _shape(strategy, n, branches, options)
+    configured = _configure(strategy, n, branches, options)
+    shape = configured.shape()
+    if shape is None:
+        raise UserError(
+            f"the samples of {strategy} depend on what it finds and on its budget: infer sweep --dry-run prices budgets"
+        )
     device = devices.find(hardware)
     verifier, uncounted = verifier_of(VerifierRef.named(prm)) if prm is not None else (None, "")
     paper = estimate(
@@ -80,6 +91,7 @@ def cost(
         tokens=_count("--tokens", tokens),
         prompt=_count("--prompt", prompt),
         branches=shape.branches,
+        step=step_tokens if configured.scores_steps else None,
         verifier=verifier,
         serving=Serving(batch=batch) if batch is not None else None,
     )
@@ -87,12 +99,14 @@ def cost(
         sys.stdout.write(json.dumps({**asdict(paper), "uncounted": uncounted or None}) + "\n")
         return
     _print(paper, device)
+    if verifier is not None and configured.scores_steps:
+        out.print(Text(f"the reward model reads each step, of {step_tokens} tokens, in a pass of its own", "dim"))
     if uncounted:
         out.print(Text(uncounted, "dim"))
 
 
-def _shape(strategy: str, n: int, branches: int | None, options: Sequence[str]) -> Shape:
-    """The shape of a strategy with the options that --n, --branches and --option set. Raises UserError."""
+def _configure(strategy: str, n: int, branches: int | None, options: Sequence[str]) -> Options:
+    """The options of a strategy, as --n, --branches and --option set them. Raises UserError."""
     found = strategies.find(strategy)
     known = found.options.model_fields
     given = [f"n={n}"] if "n" in known else []
@@ -102,12 +116,7 @@ def _shape(strategy: str, n: int, branches: int | None, options: Sequence[str]) 
         given.append(f"width={branches}")
     if {"n", "width"} <= known.keys() and n % (width := branches or known["width"].default):
         raise UserError(f"--n {n} is not divisible by --branches {width}: each beam samples as many next steps")
-    shape = found.configure([*given, *options]).shape()
-    if shape is None:
-        raise UserError(
-            f"the samples of {strategy} depend on what it finds and on its budget: infer sweep --dry-run prices budgets"
-        )
-    return shape
+    return found.configure([*given, *options])
 
 
 def _count(option: str, text: str) -> int:
@@ -139,7 +148,7 @@ def _print(paper: Estimate, device: Hardware) -> None:
     price = f", at ${device.price:g} an hour" if device.price is not None else ""
     fits = "" if paper.memory <= device.memory else f": more than the {quantity(device.memory, 'B')} of one device"
     out.print(Text(f"one problem on one {device.name} at its roofline{price}; an engine takes longer", "dim"))
-    out.print(Text(f"weights and KV cache at the end: {quantity(paper.memory, 'B')}{fits}", "dim"))
+    out.print(Text(f"weights and caches at the end: {quantity(paper.memory, 'B')}{fits}", "dim"))
 
 
 @app.command(

@@ -21,7 +21,7 @@ from infer.cli.terminal import engine_noise_to, err, out, say
 from infer.core.formats import quantity
 from infer.core.solve import Failure
 from infer.core.tally import Tally
-from infer.cost.estimate import estimate
+from infer.cost.estimate import STEP_TOKENS, estimate
 from infer.errors import UserError
 from infer.runs import sweep as grids
 from infer.runs.fields import HOW, RUN
@@ -107,6 +107,7 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
                 device,
                 samples=samples,
                 tokens=budget // samples,
+                step=STEP_TOKENS if plan.options.scores_steps else None,
                 verifier=verifier,
                 serving=plan.pricing.serving,
             )
@@ -115,7 +116,7 @@ def _on_paper(cells: list[Cell], limit: int | None) -> tuple[list[dict[str, Any]
             row |= {"device_sec": total.seconds * problems}
             row |= {"dollars": total.dollars * problems if total.dollars is not None else None}
         rows.append(row)
-    assumed = "about, if all of the budget is spent, after prompts of 256 tokens"
+    assumed = f"about, if all of the budget is spent, after prompts of 256 tokens, in steps of {STEP_TOKENS}"
     searched = "not counted: prompt tokens that a search computes again at each step"
     return rows, [assumed, searched, *filter(None, notes)]
 

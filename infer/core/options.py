@@ -34,6 +34,11 @@ class Options(BaseModel):
         """Whether the strategy, so configured, runs programs against tests: only their sets have a grader that does."""
         return False
 
+    @property
+    def scores_steps(self) -> bool:
+        """Whether the verifier scores each step as it is sampled, rather than whole solutions."""
+        return False
+
     def shape(self) -> Shape | None:
         """The samples of the strategy, so configured; None if they depend on its budget or on what it finds."""
         return None

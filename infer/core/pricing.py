@@ -51,7 +51,7 @@ class Pricing:
         if call.spec is None:
             return Usage(**counts | dict.fromkeys([*costs, "eflops", "device_picoseconds"]))
         cost = request_cost(call.spec, call.prefill, call.cached, call.generated, serving=self.serving)
-        runtime = Runtime(self.hardware, call.spec.dtype)
+        runtime = Runtime.of(call.spec, self.hardware)
         # rounded down: what is charged is never more than what was set aside
         amounts = cost.prefill.flops, cost.prefill.bytes, cost.decode.flops, cost.decode.bytes
         counts |= zip(costs, map(int, amounts), strict=True)
@@ -72,7 +72,7 @@ class Pricing:
         """The cost of a request to a model of known sizes, as one number."""
         assert call.spec is not None
         cost = request_cost(call.spec, call.prefill, call.cached, call.generated, serving=self.serving)
-        return measure(Runtime(self.hardware, call.spec.dtype), cost)
+        return measure(Runtime.of(call.spec, self.hardware), cost)
 
     def affordable(self, measure: Measure, amount: float, call: Call) -> int:
         """How many tokens, `call.generated` at most, the request may sample for this amount."""
@@ -80,7 +80,7 @@ class Pricing:
         return affordable_tokens(
             call.spec,
             amount,
-            partial(measure, Runtime(self.hardware, call.spec.dtype)),
+            partial(measure, Runtime.of(call.spec, self.hardware)),
             prefill=call.prefill,
             cached=call.cached,
             most=call.generated,

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
-from infer.cost.formulas import RequestCost, Serving, request_cost
+from infer.cost.formulas import RequestCost, Serving, prefill_cost, request_cost
 from infer.cost.hardware import Hardware
 from infer.cost.model import ModelSpec
 from infer.cost.runtime import Runtime
+
+STEP_TOKENS = 50
+"""Tokens of a step, where nothing says how long steps are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Estimate:
     rows: list[Row]
     """Generator prefill, generator decode, verifier (if there is one), total."""
     memory: float
-    """Bytes of all weights, and of the KV cache of the trajectories that are kept, at their full length."""
+    """Bytes of all weights, and of the caches of the trajectories that are kept, at their full length: of layers with a
+    window only the tokens within it, of recurrences their states."""
 
 
 def estimate(
@@ -42,6 +46,7 @@ def estimate(
     tokens: int,
     prompt: int = 256,
     branches: int = 1,
+    step: int | None = None,
     verifier: ModelSpec | None = None,
     serving: Serving | None = None,
 ) -> Estimate:
@@ -50,7 +55,8 @@ def estimate(
     The prompt is computed once; the other samples read it from the prefix cache. Best-of-N and majority voting are
     `samples=n`, greedy decoding is `samples=1`. A search that keeps n trajectories and samples m next steps of each
     (beam search, A*) is `samples=n, branches=m`: each step costs m times as much. The verifier, a process reward model,
-    reads every generated token once, after its own cached prefix. `serving` is by default one batch of all branches.
+    reads every generated token once, after its own cached prefix: a whole trajectory in one pass, or with `step` that
+    many tokens in each pass, as in a search that scores each step. `serving` is by default one batch of all branches.
     Raises UserError for a dtype without a peak rate on the hardware.
     """
     batch = samples * branches
@@ -61,20 +67,20 @@ def estimate(
         _row("generator prefill", prompt, request_cost(spec, prompt, 0, 1), spec, hardware),
         _row("generator decode", batch * tokens, branch * batch, spec, hardware),
     ]
-    memory = spec.params * spec.weight_bytes
-    memory += spec.kv_size * spec.kv_bytes * spec.streams * (prompt + samples * tokens)
+    memory = spec.weight_memory + spec.cache_bytes(tokens, prompt, samples)
     if verifier is not None:
-        cost = (
-            request_cost(verifier, prompt, 0, 0)
-            + request_cost(verifier, tokens, prompt, 0, serving=Serving(batch=batch)) * batch
-        )
+        passes, rest = divmod(tokens, step or max(tokens, 1))
+        together = Serving(batch=batch)
+        scored = prefill_cost(verifier, step or tokens, prompt, passes=passes, serving=together)
+        scored += prefill_cost(verifier, rest, prompt + tokens - rest, serving=together)
+        cost = RequestCost(prefill_cost(verifier, prompt) + scored * batch)
         rows.append(_row("verifier", prompt + batch * tokens, cost, verifier, hardware))
-        memory += verifier.params * verifier.weight_bytes
+        memory += verifier.weight_memory
     return Estimate([*rows, _total(rows)], memory)
 
 
 def _row(part: str, tokens: int, cost: RequestCost, spec: ModelSpec, hardware: Hardware) -> Row:
-    runtime = Runtime(hardware, spec.dtype)
+    runtime = Runtime.of(spec, hardware)
     dollars = None if hardware.price is None else runtime.dollars(cost)
     return Row(part, tokens, cost.flops, cost.bytes, runtime.eflops(cost), runtime.seconds(cost), dollars)
 

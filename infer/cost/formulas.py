@@ -10,12 +10,13 @@ long prefill into chunks; speculative decoding, which spends FLOPs on drafts to 
 """
 
 import functools
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from infer.cost.attention import BlockTopK, Dense, TopK
-from infer.cost.model import Attention, LatentAttention, ModelSpec
+from infer.cost.model import BYTES, Attention, LatentAttention, ModelSpec
 from infer.errors import UserError
 
 
@@ -114,29 +115,43 @@ def prefill_cost(
     tokens: int,
     cached: int = 0,
     *,
+    passes: int = 1,
     logits: int = 1,
     serving: Serving = ALONE,
     causal: bool = True,
 ) -> Cost:
-    """One pass over `tokens` of a prompt after `cached` ones, with `logits` positions through the head.
+    """A pass over `tokens` of a prompt after `cached` ones, with `logits` positions through the head.
 
+    With `passes` more such passes follow, each over `tokens` further tokens: a solution that is scored step by step.
     Each token attends to those before it and itself. `causal` counts only these pairs, as for kernels that skip masked
     ones; False counts every query with every key of the pass, as for a full masked product (torch.utils.flop_counter).
-    The cached keys and values are read once, and the new ones written.
+    Cached keys and values are read once in a pass, and the new ones written.
     """
-    if tokens == 0:
+    if tokens == 0 or passes == 0:
         return Cost()
+    total = tokens * passes
     flops: float = 0
     numbers: float = 0
     for attention, layers in spec.attentions:
-        window = attention.window
-        reach = cached if window is None else min(cached, window - 1)
-        pairs = _sum_min(cached + 1, tokens, window) if causal else tokens * (reach + tokens)
-        pairs += tokens * spec.prefix
-        flops += layers * (attention.prefill_flops * pairs + attention.expand_flops * reach)
-        numbers += layers * attention.kv_size * (spec.prefix + reach + tokens)
+        reach = _sum_cached(attention, cached, tokens, passes)
+        rectangle = tokens * (reach + total)
+        if isinstance(attention, LatentAttention) and (index := attention.indexer):
+            scored = _sum_min(cached + 1, total, None) if causal else rectangle
+            pairs = _sum_min(cached + 1, total, index.topk)
+            flops += layers * (index.score_flops * scored + attention.decode_flops * (pairs + total * spec.prefix))
+        else:
+            pairs = (_sum_seen(attention, cached + 1, total) if causal else rectangle) + total * spec.prefix
+            flops += layers * (attention.prefill_flops * pairs + attention.expand_flops * reach)
+        numbers += layers * (attention.kv_size * (passes * spec.prefix + reach) + attention.cache_size * total)
+        if isinstance(attention, LatentAttention) and attention.indexer:
+            numbers += layers * attention.indexer.dim * reach
+    for recurrence, layers in spec.recurrences:
+        flops += layers * recurrence.flops * total
+        numbers += layers * recurrence.state * (2 * passes - (cached == 0))  # a first pass only writes it
     kv = Work(spec.streams * flops, spec.streams * numbers * spec.kv_bytes)
-    return _with_weights(spec, kv, tokens=tokens, passes=1, tokens_in_pass=tokens, logits=logits, serving=serving)
+    return _with_weights(
+        spec, kv, tokens=total, passes=passes, tokens_in_pass=tokens, logits=logits * passes, serving=serving
+    )
 
 
 def decode_cost(
@@ -145,7 +160,8 @@ def decode_cost(
     """`steps` passes of one token each, the first after `context` cached tokens.
 
     `serving.sharers` requests share the first `shared` tokens (default: all of `context`). Each step reads the keys and
-    values that it attends to, and writes those of the new token. Raises UserError for sparse attention over latents.
+    values that it attends to, and writes those of the new token. It reads and writes the state of a recurrence. Raises
+    UserError for sparse attention over latents.
     """
     if steps == 0:
         return Cost()
@@ -156,16 +172,23 @@ def decode_cost(
     flops: float = 0
     numbers: float = 0
     for attention, layers in spec.attentions:
-        window = attention.window
-        if window is None and not isinstance(spec.decode, Dense):
+        if attention.window is None and not isinstance(spec.decode, Dense):
             pair_flops, read = _sparse(attention, first, steps, shared, spec.decode, serving.sharers)
+        elif isinstance(attention, LatentAttention) and (index := attention.indexer):
+            seen, scored = _sum_min(first, steps, index.topk), _sum_min(first, steps, None)
+            pair_flops = attention.decode_flops * seen + index.score_flops * scored
+            scanned = scored - shared * steps + shared * steps / serving.sharers
+            read = attention.kv_size * seen + index.dim * scanned
         else:
-            seen = _sum_min(first, steps, window)
-            own = seen if serving.sharers == 1 else _sum_min(first - shared, steps, window)
+            seen = _sum_seen(attention, first, steps)
+            common = 0 if serving.sharers == 1 else _sum_common(attention, first, steps, shared)
             pair_flops = attention.decode_flops * seen
-            read = attention.kv_size * (own + (seen - own) / serving.sharers if own != seen else seen)
+            read = attention.kv_size * (seen - common + common / serving.sharers if common else seen)
         flops += layers * (pair_flops + attention.decode_flops * always)
         numbers += layers * (read + attention.kv_size * always)
+    for recurrence, layers in spec.recurrences:
+        flops += layers * recurrence.flops * steps
+        numbers += layers * recurrence.state * (2 * steps - (context == 0))
     kv = Work(spec.streams * flops, spec.streams * numbers * spec.kv_bytes)
     return _with_weights(spec, kv, tokens=steps, passes=steps, tokens_in_pass=1, logits=steps, serving=serving)
 
@@ -217,12 +240,13 @@ def _with_weights(
     """Adds the costs other than attention. The network that weighs a ParScale model's streams counts as head."""
     in_pass = tokens_in_pass * serving.batch * spec.streams
     share = passes / serving.batch if serving.batch != 1 else passes
-    read = spec.body_read(in_pass) * share + tokens * spec.hidden
+    size = BYTES[spec.dtype]
+    read = spec.body_bytes(in_pass) * share + tokens * spec.embedding.row * size
     head = spec.head.read + spec.aggregation_params
     return Cost(
-        Work(2 * spec.matrix_params * spec.streams * tokens, read * spec.weight_bytes),
+        Work(2 * spec.matrix_params * spec.streams * tokens, read),
         kv,
-        Work(2 * (spec.head.matrix_params + spec.aggregation_matrix_params) * logits, head * share * spec.weight_bytes),
+        Work(2 * (spec.head.matrix_params + spec.aggregation_matrix_params) * logits, head * share * size),
         share,
     )
 
@@ -259,6 +283,43 @@ def _sparse(
             in_common = shared // block * steps
             flops = attention.decode_flops * seen + attention.score_flops * scanned
             return flops, attention.kv_size * seen + keys * (scanned - in_common + in_common / sharers)
+
+
+def _sum_seen(attention: Attention | LatentAttention, first: int, count: int) -> int:
+    """Tokens that `count` tokens attend to, summed; the first of them is the `first` in its sequence, from 1."""
+    if not (isinstance(attention, Attention) and attention.chunked and attention.window):
+        return _sum_min(first, count, attention.window)
+    chunk = attention.window
+
+    def up_to(last: int) -> int:
+        whole, rest = divmod(last, chunk)
+        return (whole * chunk * (chunk + 1) + rest * (rest + 1)) // 2
+
+    return up_to(first + count - 1) - up_to(first - 1)
+
+
+def _sum_common(attention: Attention | LatentAttention, first: int, count: int, shared: int) -> int:
+    """Of the tokens that `_sum_seen` sums, those among the first `shared` of the sequence."""
+    if not (isinstance(attention, Attention) and attention.chunked and attention.window):
+        return _sum_min(first, count, attention.window) - _sum_min(first - shared, count, attention.window)
+    start = (shared - 1) // attention.window * attention.window  # of the chunk of the last shared token
+    return (shared - start) * min(max(start + attention.window - first + 1, 0), count)
+
+
+def _sum_cached(attention: Attention | LatentAttention, cached: int, tokens: int, passes: int) -> int:
+    """Cached tokens in reach of a pass's tokens, summed over successive passes of `tokens` after `cached`."""
+    window = attention.window
+    if isinstance(attention, Attention) and attention.chunked and window:
+        period = window // math.gcd(tokens, window)  # after which the position in a chunk comes again
+        rounds, rest = divmod(passes, period)
+        reach = [(cached + index * tokens) % window for index in range(min(period, passes))]
+        return rounds * sum(reach) + sum(reach[:rest])
+    if window is None:
+        below, full = passes, 0
+    else:  # passes that start before the window is full
+        below = min(passes, max(0, -((cached - window + 1) // tokens)))
+        full = (passes - below) * (window - 1)
+    return below * cached + tokens * (below * (below - 1) // 2) + full
 
 
 def _sum_min(first: int, count: int, cap: int | None) -> int:

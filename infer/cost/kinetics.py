@@ -111,9 +111,9 @@ def _sparse(
 def _sizes(spec: ModelSpec) -> tuple[int, int]:
     """Sizes of one token's queries and keys, summed over all layers. Raises UserError for other attention."""
     query = key_value = 0
-    for attention, layers in spec.attentions:
-        if not isinstance(attention, Attention) or attention.window is not None:
+    for mixer, layers in spec.mixers:
+        if not isinstance(mixer, Attention) or mixer.window is not None or mixer.key_dim != mixer.value_dim:
             raise UserError("Kinetics' published formulas are for full grouped-query attention only")
-        query += layers * attention.heads * attention.head_dim
-        key_value += layers * attention.kv_heads * attention.head_dim
+        query += layers * mixer.heads * mixer.key_dim
+        key_value += layers * mixer.kv_heads * mixer.key_dim
     return query, key_value

@@ -1,6 +1,6 @@
 """Idealized runtime (Narayanan et al. 2305.02440): the time of passes on given hardware without other load.
 
-    Runtime(find("h100"), spec.dtype).seconds(cost)          the roofline
+    Runtime.of(spec, find("h100")).seconds(cost)             the roofline
     runtime = fit(spec, find("cpu"), groups, seconds)        fitted to measured times (`infer.runs.calibrate`)
     runtime.seconds(group_cost(spec, shapes))
 
@@ -15,7 +15,7 @@ if all its passes were equal.
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from infer.cost.formulas import Cost, RequestCost, Serving, decode_cost, prefill_cost
@@ -50,6 +50,14 @@ class Runtime:
     dtype: str
     prefill: Line = Line()
     decode: Line = Line()
+    matrix_dtype: str | None = None
+    """Of the products with the layers' matrices; None: `dtype`, as all others."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec, hardware: Hardware) -> "Runtime":
+        """The roofline of a model. Where the device has no rate for 8 bits, weights are unpacked to `spec.dtype`."""
+        eight = spec.matrix_dtype if spec.matrix_dtype in hardware.peak else None
+        return cls(hardware, spec.dtype, matrix_dtype=eight)
 
     def seconds(self, cost: RequestCost) -> float:
         """Device time of a cost. A share of a pass counts as that share of its time, so times of requests add up."""
@@ -62,14 +70,16 @@ class Runtime:
         return self.seconds(cost) * self.hardware.price / 3600
 
     def eflops(self, cost: RequestCost) -> float:
-        """FLOPs + intensity x bytes, at this hardware's intensity for the model's dtype."""
-        return cost.eflops(self.hardware.intensity(self.dtype))
+        """FLOPs + intensity x bytes, at this hardware's intensity for the dtype of the model's matrices."""
+        return cost.eflops(self.hardware.intensity(self.matrix_dtype or self.dtype))
 
     def _phase(self, cost: Cost, line: Line) -> float:
         return line.overhead * cost.passes + line.slowdown * self._roofline(cost)
 
     def _roofline(self, cost: Cost) -> float:
-        return max(cost.flops / self.hardware.flops_per_second(self.dtype), cost.bytes / self.hardware.bandwidth)
+        matrices = cost.weights.flops / self.hardware.flops_per_second(self.matrix_dtype or self.dtype)
+        others = (cost.kv.flops + cost.logits.flops) / self.hardware.flops_per_second(self.dtype)
+        return max(matrices + others, cost.bytes / self.hardware.bandwidth)
 
     def keep(self, model: str) -> None:
         """Stores the calibration in `hardware.cache_folder()`, for `kept`."""
@@ -81,9 +91,8 @@ class Runtime:
         command = f"infer hardware --calibrate {model}"
         record = kept(_file(model), command)
         try:
-            return cls(
-                Hardware(**record["hardware"]), record["dtype"], Line(**record["prefill"]), Line(**record["decode"])
-            )
+            lines = Line(**record["prefill"]), Line(**record["decode"])
+            return cls(Hardware(**record["hardware"]), record["dtype"], *lines, record.get("matrix_dtype"))
         except (KeyError, TypeError):
             raise UserError(f"the calibration of {model} is of another version: run {command} again") from None
 
@@ -119,7 +128,7 @@ def fit(spec: ModelSpec, hardware: Hardware, groups: Sequence[Sequence[Shape]], 
     import numpy as np
     from scipy.optimize import nnls
 
-    roofline = Runtime(hardware, spec.dtype)
+    roofline = Runtime.of(spec, hardware)
     rows = []
     for group in groups:
         cost = group_cost(spec, group)
@@ -128,6 +137,5 @@ def fit(spec: ModelSpec, hardware: Hardware, groups: Sequence[Sequence[Shape]], 
     times = np.array(seconds)
     coefficients, _ = nnls(np.array(rows) / times[:, None], np.ones_like(times))
     prefill_overhead, prefill_slowdown, decode_overhead, decode_slowdown = map(float, coefficients)
-    return Runtime(
-        hardware, spec.dtype, Line(prefill_overhead, prefill_slowdown), Line(decode_overhead, decode_slowdown)
-    )
+    lines = Line(prefill_overhead, prefill_slowdown), Line(decode_overhead, decode_slowdown)
+    return replace(roofline, prefill=lines[0], decode=lines[1])

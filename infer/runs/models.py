@@ -14,6 +14,9 @@ from infer.nano import CHECKPOINTS, checkpoint
 DEFAULT_MODEL = "nano-s"
 DEFAULT_PRM = "nano-prm-s"
 
+SEQUENCE = 4096
+"""Tokens of a sequence, by which two models' needs of memory are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -119,15 +122,15 @@ def share_memory(
     """The shares of one device's memory for generator and verifier, together `fraction`.
 
     Both get what their weights take of the `device` (bytes, the sum if they are split over several; None: weights lie
-    elsewhere, as on a CPU), and split the rest by what a token leaves in their KV caches. 3 to 2 where sizes are not
-    known. Raises UserError where the weights do not fit.
+    elsewhere, as on a CPU), and split the rest by what sequences of `SEQUENCE` tokens leave in their caches. 3 to 2
+    where sizes are not known. Raises UserError where the weights do not fit.
     """
     if generator is None or verifier is None:
         return 0.6 * fraction, 0.4 * fraction
-    kv = [spec.kv_size * spec.kv_bytes * spec.streams for spec in (generator, verifier)]
+    kv = [spec.cache_bytes(SEQUENCE) for spec in (generator, verifier)]
     if device is None:
         return fraction * kv[0] / sum(kv), fraction * kv[1] / sum(kv)
-    weights = [spec.params * spec.weight_bytes / device for spec in (generator, verifier)]
+    weights = [spec.weight_memory / device for spec in (generator, verifier)]
     rest = fraction - sum(weights)
     if rest <= 0:
         sizes = " and ".join(f"{share * device / 1e9:.1f} GB" for share in weights)

@@ -42,6 +42,10 @@ class ParticleOptions(ScoredOptions):
         "prm", description="the answer: best PRM score, vote with the particles' weights, or one drawn by weight"
     )
 
+    @property
+    def scores_steps(self) -> bool:
+        return True
+
 
 @dataclass(eq=False, slots=True)
 class Particles:

@@ -28,6 +28,10 @@ class StepSearchOptions(ScoredOptions):
             raise PydanticCustomError("width", "n={n} is not divisible by the width", {"n": n})
         return width
 
+    @property
+    def scores_steps(self) -> bool:
+        return True
+
     def shape(self) -> Shape | None:
         return Shape(self.n // self.width, self.width) if not self.lookahead else None
 

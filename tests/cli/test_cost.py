@@ -47,6 +47,43 @@ def test_branches_of_one_trajectory_share_its_cache(capsys: pytest.CaptureFixtur
     assert memory("-s", "beam", "--branches", "8") < memory("-s", "beam", "--branches", "2") < memory("-s", "best-of-n")
 
 
+def test_a_reward_model_is_read_for_each_step_that_a_strategy_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    def read(*arguments: str) -> float:
+        assert run(["cost", "--prm", "nano-prm-s", "--tokens", "400", "--n", "4", *arguments, "--json"]) == 0
+        rows = {row["part"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+        return float(rows["verifier"]["bytes"])
+
+    whole = read("-s", "best-of-n")
+    for strategy in ("beam", "dvts", "particle-filter"):
+        assert read("-s", strategy, "--step-tokens", "10") > 4 * whole
+        assert (
+            read("-s", strategy, "--step-tokens", "10")
+            > read("-s", strategy)
+            > read("-s", strategy, "--step-tokens", "400")
+        )
+    assert read("-s", "best-of-n", "-o", "level=step") > whole == read("-s", "best-of-n", "--step-tokens", "10")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "scores"),
+    [
+        ("beam", [], True),
+        ("dvts", [], True),
+        ("astar", [], True),
+        ("particle-filter", [], True),
+        ("particle-gibbs", [], True),
+        ("best-of-n", [], False),
+        ("best-of-n", ["level=step"], True),
+        ("mcts", [], False),
+        ("mcts", ["values=prm"], True),
+        ("self-consistency", [], False),
+        ("greedy", [], False),
+    ],
+)
+def test_strategies_that_score_each_step(name: str, options: list[str], scores: bool) -> None:
+    assert find(name).configure(options).scores_steps is scores
+
+
 def test_shapes_of_the_strategies_as_they_are_configured() -> None:
     def shape(name: str, *options: str) -> Shape | None:
         return find(name).configure(options).shape()

@@ -10,7 +10,7 @@ import pytest
 
 from infer.cost.config import read_spec
 from infer.cost.formulas import decode_cost, prefill_cost
-from infer.cost.model import LatentAttention, ModelSpec
+from infer.cost.model import Indexer, LatentAttention, ModelSpec, Weights
 from infer.nano import checkpoint
 from infer.runs.models import packaged
 
@@ -41,6 +41,14 @@ LATENT = {
     "n_group": 1,
     "topk_group": 1,
 }
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 6, "mamba_n_groups": 2}
 # full and sliding layers in turn
 MIXED = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -53,6 +61,42 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
     "mistral": {"model_type": "mistral", "sliding_window": 6},
     "gemma3": {"model_type": "gemma3_text", "head_dim": 16, **MIXED},
+    # plain MLPs, biases, positions, a gate of attention, keys and values of other sizes, and borrowed ones
+    "starcoder2": {"model_type": "starcoder2"},
+    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 4, "vocab_size": 96},
+    "gpt-neox": {"model_type": "gpt_neox"},
+    "phi": {"model_type": "phi"},
+    "falcon": {"model_type": "falcon", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "apertus": {"model_type": "apertus"},
+    "glm4-moe": {"model_type": "glm4_moe", **LATENT},
+    "gpt-oss": {"model_type": "gpt_oss", "head_dim": 16, "num_local_experts": 4, **MIXED},
+    "afmoe": {"model_type": "afmoe", "num_dense_layers": 1, "head_dim": 16, **EXPERTS, **MIXED},
+    "minimax-m2": {"model_type": "minimax_m2", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "mimo": {
+        "model_type": "mimo_v2_flash",
+        "head_dim": 12,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        **MIXED,
+    },
+}
+RECURRENT: dict[str, dict[str, Any]] = {
+    "qwen3-next": {"model_type": "qwen3_next", **LINEAR, **EXPERTS, "shared_expert_intermediate_size": 28},
+    "qwen3.5": {"model_type": "qwen3_5_text", **LINEAR},
+    "olmo-hybrid": {"model_type": "olmo_hybrid", **LINEAR},
+    "bamba": {"model_type": "bamba", "attn_layer_indices": [1], **MAMBA},
+    "falcon-h1": {"model_type": "falcon_h1", "mamba_d_ssm": 64, **MAMBA},
+    "granite-hybrid": {
+        "model_type": "granitemoehybrid",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "layer_types": LINEAR["layer_types"],
+        **MAMBA,
+    },
+    "lfm2": {"model_type": "lfm2", "full_attn_idxs": [1], "block_multiple_of": 8},
+    "minimax": {"model_type": "minimax", "num_local_experts": 4, "layer_types": LINEAR["layer_types"]},
 }
 LATENTS: dict[str, dict[str, Any]] = {
     "deepseek-v2": {"model_type": "deepseek_v2", **LATENT},
@@ -107,6 +151,82 @@ def test_flops(name: str) -> None:
     check(*build(VARIANTS[name]))
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+def test_flops_and_bytes_of_recurrent_layers(name: str) -> None:
+    """All matrix products of a decode step but those with the state, which transformers partly multiplies out.
+
+    The state is as large as transformers keeps it, after any number of tokens.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, spec = build(RECURRENT[name])
+    _, cache = counted(model, 11)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+    modules = dict(model.named_modules())
+    recurrent = {name.rpartition(".")[0] for name, module in modules.items() if isinstance(module, torch.nn.Conv1d)}
+    recurrent |= {name for name, module in modules.items() if "Lightning" in type(module).__name__}
+    products = torch.ops.aten.mm, torch.ops.aten.addmm
+    flops = flops_of(counter)
+    for module, ops in counter.get_flop_counts().items():
+        if module.partition(".")[2] in recurrent:
+            flops -= sum(count for op, count in ops.items() if op not in products)
+    kernels = [module.weight for module in modules.values() if isinstance(module, torch.nn.Conv1d)]
+    states = sum(recurrence.flops * layers for recurrence, layers in spec.recurrences)
+    assert flops == decode_cost(spec, 11, 1).flops - states - 2 * sum(p.numel() for p in kernels)
+    kept = spec.state_size - sum(p.shape[0] * (p.shape[-1] - 1) for p in kernels)
+    layers = [getattr(layer, "recurrent_states", {}) for layer in cache.layers]
+    if name == "minimax":
+        layers = [dict(enumerate(cache.linear_cache))]
+    assert kept == sum(
+        state.numel() for states in layers for state in states.values() if isinstance(state, torch.Tensor)
+    )
+
+
+def test_flops_of_recurrences() -> None:
+    """One token, written out: a decayed state is written by an outer product, and read (by the delta rule twice)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    heads, keys, values = 4, 8, 6
+    state = torch.randn(heads, keys, values)
+    key, query, value = torch.randn(heads, keys, 1), torch.randn(heads, 1, keys), torch.randn(heads, 1, values)
+    with FlopCounterMode(display=False) as plain:
+        _ = query @ (0.9 * state + key @ value)
+    with FlopCounterMode(display=False) as delta:
+        decayed = 0.9 * state
+        _ = query @ (decayed + key @ (value - key.mT @ decayed))
+    spec = read_spec({**TINY, **RECURRENT["qwen3.5"]})
+    assert delta.get_total_flops() == spec.recurrences[0][0].flops == 3 * 2 * state.numel()
+    spec = read_spec({**TINY, **RECURRENT["bamba"]})
+    assert spec.recurrences[0][0].flops == 2 * 2 * (8 * 8 * 6)
+    assert plain.get_total_flops() == 2 * 2 * state.numel()
+
+
+def test_flops_of_an_indexer() -> None:
+    """DeepSeek-V3.2, written out: scores of all cached tokens for their choice, then latents of the chosen ones."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    context, heads, rank, rope, topk = 9, 4, 12, 4, 5
+    index = Indexer(heads=3, dim=16, topk=topk)
+    attention = LatentAttention(Weights(), heads, rank, 8, rope, 6, index)
+    queries, keys, weigh = (
+        torch.randn(index.heads, index.dim),
+        torch.randn(context, index.dim),
+        torch.randn(1, index.heads),
+    )
+    absorbed, latents, rotated = torch.randn(heads, rank + rope), torch.randn(context, rank), torch.randn(context, rope)
+    with FlopCounterMode(display=False) as scores:
+        chosen = (weigh @ (queries @ keys.T).relu())[0].topk(topk).indices
+    with FlopCounterMode(display=False) as attended:
+        cached = torch.cat([latents, rotated], dim=1)[chosen]
+        _ = (absorbed @ cached.T).softmax(-1) @ latents[chosen]
+    assert scores.get_total_flops() == index.score_flops * context
+    assert attended.get_total_flops() == attention.decode_flops * topk
+
+
 @pytest.mark.parametrize("name", [name for name in packaged() if "prm" not in name])
 def test_flops_of_packaged_models(name: str) -> None:
     import transformers
@@ -150,7 +270,7 @@ def test_absorbed_decode_of_latent_attention() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     context, heads, rank, nope, rope, v_dim = 9, 4, 12, 8, 4, 6
-    attention = LatentAttention(32, heads, 20, rank, nope, rope, v_dim)
+    attention = LatentAttention(Weights(), heads, rank, nope, rope, v_dim)
     query = torch.randn(heads, 1, nope)
     query_rope = torch.randn(heads, 1, rope)
     keys, keys_rope = torch.randn(heads, context, nope), torch.randn(context, rope)
@@ -199,10 +319,11 @@ def test_flops_of_parallel_streams() -> None:
 def test_bytes(name: str) -> None:
     """A pass reads all weights (of the embedding the tokens' rows), and leaves the KV cache it was charged for."""
     model, spec = build({**VARIANTS, **LATENTS}[name])
-    tied = model.config.tie_word_embeddings
-    body = sum(p.nbytes for n, p in model.named_parameters() if "embed_tokens" not in n and "lm_head" not in n)
-    head = (model.model.embed_tokens if tied else model.lm_head).weight.nbytes
-    rows = 1000 * spec.hidden * 4
+    tables = [model.get_input_embeddings(), *filter(None, [getattr(model.base_model, "wpe", None)])]
+    outside = {id(p) for module in (*tables, model.get_output_embeddings()) for p in module.parameters()}
+    body = sum(p.nbytes for p in model.parameters() if id(p) not in outside)
+    head = sum(p.nbytes for p in model.get_output_embeddings().parameters())
+    rows = 1000 * spec.hidden * 4 * len(tables)
     cost = prefill_cost(spec, 1000)  # so many that every expert is hit
     assert cost.weights.bytes == pytest.approx(body + rows)
     assert cost.logits.bytes == head

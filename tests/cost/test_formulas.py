@@ -23,7 +23,7 @@ from infer.cost.formulas import (
     prefill_cost,
     request_cost,
 )
-from infer.cost.model import Attention, LatentAttention, ModelSpec
+from infer.cost.model import Attention, LatentAttention, ModelSpec, Recurrence
 from infer.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -55,58 +55,129 @@ LATENT = read_spec(
         "first_k_dense_replace": 1,
     }
 )
-SPECS = {"dense": DENSE, "local": LOCAL, "moe": MOE, "streams": STREAMS, "latent": LATENT}
+INDEXED = read_spec(
+    {
+        "model_type": "deepseek_v32",
+        **TINY,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 6,
+        "qk_nope_head_dim": 4,
+        "qk_rope_head_dim": 2,
+        "v_head_dim": 4,
+        "index_n_heads": 2,
+        "index_head_dim": 6,
+        "index_topk": 5,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 8,
+        "first_k_dense_replace": 1,
+    }
+)
+CHUNKED = read_spec(
+    {
+        "model_type": "llama4_text",
+        **TINY,
+        "attention_chunk_size": 5,
+        "no_rope_layer_interval": 3,
+        "num_local_experts": 4,
+        "intermediate_size_mlp": 20,
+    }
+)
+HYBRID = read_spec(
+    {
+        "model_type": "qwen3_5_text",
+        **TINY,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 6,
+        "linear_value_head_dim": 4,
+        "full_attention_interval": 3,
+    }
+)
+BORROWED = read_spec(
+    {"model_type": "gemma4_text", **TINY, "num_hidden_layers": 6, "num_kv_shared_layers": 2, "sliding_window": 5}
+)
+SPECS = {
+    "dense": DENSE,
+    "local": LOCAL,
+    "moe": MOE,
+    "streams": STREAMS,
+    "latent": LATENT,
+    "indexed": INDEXED,
+    "chunked": CHUNKED,
+    "hybrid": HYBRID,
+    "borrowed": BORROWED,
+}
+
+
+def reach(attention: Attention | LatentAttention, query: int) -> range:
+    """The positions that the token at this position attends to."""
+    if attention.window is None:
+        return range(query + 1)
+    if isinstance(attention, Attention) and attention.chunked:
+        return range(query // attention.window * attention.window, query + 1)
+    return range(max(0, query + 1 - attention.window), query + 1)
 
 
 def pass_cost(spec: ModelSpec, queries: range, logits: int, serving: Serving, *, decode: bool, shared: int) -> Cost:
     """One pass over the tokens at these positions, with each pair of query and key visited."""
     flops = 0.0
     numbers = 0.0
-    for layer, count in spec.layers:
-        attention = layer.attention
-        seen = [range(0 if attention.window is None else max(0, q + 1 - attention.window), q + 1) for q in queries]
-        pair = attention.decode_flops if decode else attention.prefill_flops
+    for mixer, count in [(mixer, count) for layer, count in spec.layers for mixer in layer.mixers]:
+        if isinstance(mixer, Recurrence):
+            for query in queries:
+                flops += count * mixer.flops
+                numbers += count * mixer.state * (query == queries[-1])  # written at the pass's end
+            numbers += count * mixer.state * (queries[0] > 0)
+            continue
+        index = mixer.indexer if isinstance(mixer, LatentAttention) else None
+        seen = [reach(mixer, query) for query in queries]
+        pair = mixer.decode_flops if decode or index else mixer.prefill_flops
         touched = set().union(*seen) | set(queries)
-        read: dict[int, float] = dict.fromkeys(touched, 1.0)  # the queries' own are written instead
-        scanned = 0.0
+        new = set(queries) if mixer.cache_size else set()  # written; those of a layer that borrows are not
+        read: dict[int, float] = dict.fromkeys(touched if decode else touched - set(queries) | new, 1.0)
         chosen = [len(keys) for keys in seen]
         if decode:
             read = {key: 1 / serving.sharers if key < shared else 1.0 for key in touched}
-            if not isinstance(spec.decode, Dense) and attention.window is None:
-                assert isinstance(attention, Attention)
-                keys = sorted(touched)
-                match spec.decode:
-                    case TopK(k, free):
-                        chosen = [min(k, len(keys))]
-                        scanned = 0 if free else sum(read.values())
-                        if not free:  # the scan has read the keys: of the chosen tokens only values are read
-                            flops += count * attention.score_flops * len(keys)
-                            pair -= attention.score_flops
-                        numbers += count * attention.kv_size / 2 * (scanned + chosen[0] * (2 if free else 1))
-                    case BlockTopK(k, block, local):
-                        chosen = [min(local + k * block, len(keys))]
-                        blocks = [keys[i : i + block] for i in range(0, len(keys), block)]
-                        flops += count * attention.score_flops * len(blocks)
-                        scanned = sum(1 / serving.sharers if b[-1] < shared and len(b) == block else 1 for b in blocks)
-                        numbers += count * attention.kv_size * (chosen[0] + scanned / 2)
+        if index:
+            chosen = [min(index.topk, len(keys)) for keys in seen]
+            flops += count * index.score_flops * sum(len(keys) for keys in seen)
+            numbers += count * index.dim * sum(read.values())
+            if decode:
+                numbers += count * mixer.kv_size * chosen[0]
                 read = {}
+        elif decode and not isinstance(spec.decode, Dense) and mixer.window is None:
+            assert isinstance(mixer, Attention)
+            keys = sorted(touched)
+            match spec.decode:
+                case TopK(k, free):
+                    chosen = [min(k, len(keys))]
+                    scanned = 0 if free else sum(read.values())
+                    if not free:  # the scan has read the keys: of the chosen tokens only values are read
+                        flops += count * mixer.score_flops * len(keys)
+                        pair -= mixer.score_flops
+                    numbers += count * mixer.kv_size / 2 * (scanned + chosen[0] * (2 if free else 1))
+                case BlockTopK(k, block, local):
+                    chosen = [min(local + k * block, len(keys))]
+                    blocks = [keys[i : i + block] for i in range(0, len(keys), block)]
+                    flops += count * mixer.score_flops * len(blocks)
+                    scanned = sum(1 / serving.sharers if b[-1] < shared and len(b) == block else 1 for b in blocks)
+                    numbers += count * mixer.kv_size * (chosen[0] + scanned / 2)
+            read = {}
         flops += count * pair * sum(chosen)
-        numbers += count * attention.kv_size * sum(read.values())
+        numbers += count * mixer.kv_size * sum(read.values())
         # the trained prefix of a stream
-        flops += count * attention.decode_flops * len(queries) * spec.prefix
-        numbers += count * attention.kv_size * spec.prefix
-        if not decode:
-            flops += count * attention.expand_flops * len(touched - set(queries))
+        flops += count * mixer.decode_flops * len(queries) * spec.prefix
+        numbers += count * mixer.kv_size * spec.prefix
+        if not decode and not index:
+            flops += count * mixer.expand_flops * len(touched - set(queries))
     tokens = len(queries)
-    params = spec.body_read(tokens * serving.batch * spec.streams) / serving.batch + tokens * spec.hidden
+    weights = spec.body_bytes(tokens * serving.batch * spec.streams) / serving.batch
     head = (spec.head.read + spec.aggregation_params) / serving.batch
     return Cost(
-        Work(2.0 * spec.matrix_params * tokens * spec.streams, params * spec.weight_bytes),
+        Work(2.0 * spec.matrix_params * tokens * spec.streams, weights + tokens * spec.embedding.row * 2),
         Work(spec.streams * flops, spec.streams * numbers * spec.kv_bytes),
-        Work(
-            2.0 * (spec.head.matrix_params + spec.aggregation_matrix_params) * logits,
-            head * spec.weight_bytes,
-        ),
+        Work(2.0 * (spec.head.matrix_params + spec.aggregation_matrix_params) * logits, head * 2),
         1 / serving.batch,
     )
 
@@ -129,7 +200,7 @@ def parts(cost: Cost) -> list[float]:
 def test_closed_forms_equal_loops(
     name: str, prefill: int, cached: int, generated: int, batch: int, sharers: int, kind: Any
 ) -> None:
-    spec = replace(SPECS[name], decode=kind if name != "latent" else Dense())
+    spec = replace(SPECS[name], decode=kind if name not in ("latent", "indexed") else Dense())
     serving = Serving(batch, sharers)
     prompt = prefill + cached
     cost = request_cost(spec, prefill, cached, generated, serving=serving)
@@ -153,13 +224,37 @@ def test_causal_pairs(name: str) -> None:
     causal = prefill_cost(spec, tokens, cached)
     masked = 0
     for attention, layers in spec.attentions:
-        window = attention.window or 100
-        rectangle = itertools.product(
-            range(cached, cached + tokens), range(max(0, cached - window + 1), cached + tokens)
-        )
-        masked += layers * attention.prefill_flops * sum(not q - window < k <= q for q, k in rectangle)
+        queries = range(cached, cached + tokens)
+        index = attention.indexer if isinstance(attention, LatentAttention) else None
+        rectangle = itertools.product(queries, {*reach(attention, cached), *queries})
+        pairs = sum(k not in reach(attention, q) for q, k in rectangle)
+        masked += layers * pairs * (index.score_flops if index else attention.prefill_flops)
     assert full.flops - causal.flops == spec.streams * masked
     assert full.bytes == causal.bytes
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(("tokens", "cached", "passes"), [(3, 0, 4), (1, 7, 9), (6, 2, 3), (5, 5, 2), (4, 1, 1)])
+def test_passes_one_after_the_other(name: str, tokens: int, cached: int, passes: int) -> None:
+    """As a reward model reads a solution step by step: each pass costs what it costs after the ones before."""
+    spec = SPECS[name]
+    steps = [prefill_cost(spec, tokens, cached + index * tokens) for index in range(passes)]
+    assert parts(prefill_cost(spec, tokens, cached, passes=passes)) == pytest.approx(parts(sum(steps, Cost())))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_cache(name: str) -> None:
+    """Token by token: those that one more token can still attend to, and the states."""
+    spec, prompt, own, samples = SPECS[name], 7, 6, 3
+    numbers = samples * spec.state_size
+    for attention, layers in spec.attentions:
+        kept = range(prompt + own) if attention.window is None else range(prompt + own - attention.window, prompt + own)
+        shared = sum(0 <= position < prompt for position in kept)
+        numbers += layers * attention.cache_size * (shared + samples * sum(position >= prompt for position in kept))
+    assert spec.cache_bytes(own, prompt, samples) == numbers * spec.streams * spec.kv_bytes
+    assert spec.cache_bytes(200) - spec.cache_bytes(100) == pytest.approx(
+        100 * sum(a.cache_size * n for a, n in spec.attentions if a.window is None) * spec.streams * spec.kv_bytes
+    )
 
 
 def test_a_prefill_in_two_parts_makes_the_same_pairs() -> None:
@@ -171,7 +266,7 @@ def test_a_prefill_in_two_parts_makes_the_same_pairs() -> None:
 
 def test_decoding_makes_the_pairs_of_prefill() -> None:
     """Decoding token by token takes the same FLOPs as one prefill, in attention and in the matrices."""
-    for spec in (DENSE, LOCAL, MOE, STREAMS):
+    for spec in (DENSE, LOCAL, MOE, STREAMS, CHUNKED, HYBRID, BORROWED, INDEXED):
         assert decode_cost(spec, 0, 15).kv.flops == prefill_cost(spec, 15).kv.flops
         assert decode_cost(spec, 0, 15).weights.flops == prefill_cost(spec, 15).weights.flops
 
@@ -197,20 +292,22 @@ def test_experts_in_a_batch_read_more_but_less_each() -> None:
 
 
 @given(
+    name=st.sampled_from(sorted(SPECS)),
     amount=st.floats(0, 3e9),
     prefill=st.integers(1, 50),
     most=st.integers(0, 300),
     unit=st.sampled_from(["flops", "bytes", "eflops"]),
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_affordable_tokens(amount: float, prefill: int, most: int, unit: str) -> None:
-    """The result is the largest number of tokens that fits."""
+def test_affordable_tokens(name: str, amount: float, prefill: int, most: int, unit: str) -> None:
+    """The result is the largest number of tokens that fits: so budgets of FLOPs and dollars hold for every kind."""
+    spec = SPECS[name]
 
     def measure(cost: RequestCost) -> float:
         return {"flops": cost.flops, "bytes": cost.bytes, "eflops": cost.eflops(100)}[unit]
 
-    n = affordable_tokens(LOCAL, amount, measure, prefill=prefill, cached=3, most=most)
-    prices = [measure(request_cost(LOCAL, prefill, 3, i)) for i in range(1, most + 1)]
+    n = affordable_tokens(spec, amount, measure, prefill=prefill, cached=3, most=most)
+    prices = [measure(request_cost(spec, prefill, 3, i)) for i in range(1, most + 1)]
     assert n == sum(price <= amount for price in prices)
     assert prices == sorted(prices)
 

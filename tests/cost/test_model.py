@@ -1,13 +1,12 @@
 """Parameters counted from a config equal those of the model that transformers builds from it, and published totals."""
 
-import logging
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from infer.cost.config import PUBLIC, read_spec
-from infer.cost.model import Attention, Experts, LatentAttention
+from infer.cost.model import Attention, Experts, LatentAttention, Weights
 from infer.errors import UserError
 
 
@@ -30,6 +29,54 @@ from infer.errors import UserError
 )
 def test_published_totals(name: str, total: int) -> None:
     assert read_spec(PUBLIC[name]).params == total
+
+
+@pytest.mark.parametrize(
+    ("config", "total"),
+    [
+        # exact counts of well-known checkpoints that have biases, plain MLPs, embeddings of positions, ...
+        ({"model_type": "gpt2", "n_embd": 768, "n_layer": 12}, 124_439_808),
+        ({"model_type": "gptj", "n_embd": 4096, "n_layer": 28}, 6_050_882_784),
+        ({"model_type": "gpt_neox", "hidden_size": 6144, "num_hidden_layers": 44, "vocab_size": 50432}, 20_554_567_680),
+        (
+            {
+                "model_type": "gpt_neox",  # EleutherAI/pythia-1.4b
+                "hidden_size": 2048,
+                "intermediate_size": 8192,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 24,
+                "vocab_size": 50304,
+            },
+            1_414_647_808,
+        ),
+        ({"model_type": "opt", "hidden_size": 768, "num_hidden_layers": 12}, 125_239_296),
+        ({"model_type": "bloom", "hidden_size": 1024, "n_layer": 24, "n_head": 16}, 559_214_592),
+        (
+            {
+                "model_type": "phi",  # microsoft/phi-2
+                "hidden_size": 2560,
+                "intermediate_size": 10240,
+                "num_attention_heads": 32,
+                "num_hidden_layers": 32,
+            },
+            2_779_683_840,
+        ),
+        ({"model_type": "starcoder2", "hidden_size": 3072, "num_hidden_layers": 30}, 3_030_371_328),
+        ({"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36}, 116_829_156_672),
+        (
+            {
+                "model_type": "mamba",  # state-spaces/mamba-130m-hf
+                "hidden_size": 768,
+                "num_hidden_layers": 24,
+            },
+            129_135_360,
+        ),
+    ],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
+)
+def test_published_totals_of_other_types(config: dict[str, Any], total: int) -> None:
+    """Fields that a config.json leaves out have transformers' defaults."""
+    assert read_spec(config).params == total
 
 
 @pytest.mark.parametrize(
@@ -92,7 +139,7 @@ def test_experts_read() -> None:
     """The expected number of experts hit equals brute force in small passes, and is all of them in a large one."""
     import itertools
 
-    experts = Experts(hidden=1, inner=1, count=4, active=2)
+    experts = Experts(Weights(3), count=4, active=2)
     draws = list(itertools.combinations(range(4), 2))
     for tokens in (1, 2, 3):
         hit = [len(set().union(*choice)) for choice in itertools.product(draws, repeat=tokens)]
@@ -105,25 +152,94 @@ def test_dtypes() -> None:
     assert read_spec(config).weight_bytes == 2
     spec = read_spec({**config, "dtype": "float32"}, kv_dtype="float8")
     assert (spec.dtype, spec.weight_bytes, spec.kv_bytes) == ("float32", 4, 1)
-    awq = read_spec({**config, "quantization_config": {"quant_method": "awq", "bits": 4}})
-    assert (awq.dtype, awq.weight_bytes) == ("bfloat16", 0.5)
     with pytest.raises(UserError, match="bfloat17"):
         read_spec(config, dtype="bfloat17")
 
 
-def test_bad_configs(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UserError, match="hidden_size"):
-        read_spec({"model_type": "clip"})
-    with pytest.raises(UserError, match="linear_attention"):
-        read_spec({**PUBLIC["Qwen/Qwen3-8B"], "model_type": "x", "layer_types": ["linear_attention"]})
-    with pytest.raises(UserError, match="num_experts"):
-        read_spec({**PUBLIC["Qwen/Qwen3-30B-A3B"], "model_type": "another_moe"})
-    with pytest.raises(UserError, match="layer_types names 1"):
-        read_spec({**PUBLIC["Qwen/Qwen3-8B"], "layer_types": ["full_attention"]})
-    with caplog.at_level(logging.WARNING):
-        unknown = read_spec({**PUBLIC["meta-llama/Llama-3.1-8B"], "model_type": "new"})
-    assert "new is not known" in caplog.text
-    assert unknown.params == 8_030_261_248
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "qwen3"}, "has no hidden_size"),
+        ({"hidden_size": 0}, "has hidden_size 0: not a size"),
+        ({"num_attention_heads": 0}, "has num_attention_heads 0: not a size"),
+        ({"hidden_size": "4096"}, "has hidden_size '4096': not a size"),
+        ({"hidden_size": 4096.5}, "not a size"),
+        ({"num_hidden_layers": True}, "not a size"),
+        ({"intermediate_size": -1}, "not a size"),
+        ({"vocab_size": 1e300}, "not a size"),
+        ({"layer_types": ["full_attention"]}, "layer_types names 1"),
+        ({"layer_types": ["new_attention"] * 36}, "layer 0 is of the kind 'new_attention'"),
+        ({"layer_types": [1] * 36}, "layer 0 is of the kind '1'"),
+        ({"layer_types": [["full_attention"]] * 36}, "layer 0 is of the kind"),
+        # never a guess for what is not known: the layers of another type may be anything
+        ({"model_type": "new"}, "model type new is not known"),
+        ({"model_type": None}, "model type None is not known"),
+        ({"quantization_config": {"quant_method": "new"}}, "method new is not known"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_bad_configs(config: dict[str, Any], message: str) -> None:
+    whole = config if config == {"model_type": "qwen3"} else {**PUBLIC["Qwen/Qwen3-8B"], **config}
+    with pytest.raises(UserError, match=message):
+        read_spec(whole)
+
+
+@pytest.mark.parametrize(
+    ("how", "weight_bytes", "expert_bytes", "products"),
+    [
+        ({"quant_method": "awq", "bits": 4}, 0.5, None, None),
+        ({"quant_method": "gptq", "bits": 8}, 1, None, None),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 0.5, None, None),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 1, None, None),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1, None, "float8"),
+        ({"quant_method": "fbgemm_fp8"}, 1, None, "float8"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, 1, None, "float8"),
+        ({"quant_method": "mxfp4"}, 2, 4.25 / 8, None),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}}, 0.5, None, None),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {
+                    "g": {"weights": {"num_bits": 8, "type": "float"}, "input_activations": {"num_bits": 8}}
+                },
+            },
+            1,
+            None,
+            "float8",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {
+                    "g": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": {"num_bits": 8}}
+                },
+            },
+            1,
+            None,
+            "int8",
+        ),
+    ],
+    ids=lambda value: value.get("quant_method") if isinstance(value, dict) else "",
+)
+def test_quantized(how: dict[str, Any], weight_bytes: float, expert_bytes: float | None, products: str | None) -> None:
+    """Layers are in few bits, embedding and head are not. Weights of 8 bits with inputs of 8 bits are multiplied so."""
+    spec = read_spec({**PUBLIC["Qwen/Qwen3-0.6B"], "quantization_config": how})
+    assert (spec.dtype, spec.weight_bytes, spec.expert_bytes, spec.matrix_dtype) == (
+        "bfloat16",
+        weight_bytes,
+        expert_bytes,
+        products,
+    )
+    assert spec.weight_memory == spec.body_params * weight_bytes + spec.embedding_params * 2
+
+
+def test_gpt_oss_on_disk() -> None:
+    """The model card: 20.9 billion parameters, 3.61 active without the embedding; a checkpoint of 12.8 GiB."""
+    config = {"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 24, "num_local_experts": 32}
+    spec = read_spec({**config, "quantization_config": {"quant_method": "mxfp4"}})
+    assert spec.params == 20_914_757_184
+    assert (spec.active_params - spec.embedding_params) / 1e9 == pytest.approx(3.61, abs=0.005)
+    assert spec.weight_memory / 2**30 == pytest.approx(12.8, abs=0.05)
 
 
 @pytest.mark.models

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infer.cost.config import PUBLIC, read_spec
-from infer.cost.estimate import estimate
+from infer.cost.estimate import Row, estimate
 from infer.cost.formulas import RequestCost, Serving, decode_cost, prefill_cost, request_cost
 from infer.cost.hardware import HARDWARE, Hardware, find
 from infer.cost.model import ModelSpec
@@ -87,6 +87,9 @@ def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     runtime = Runtime(H100, "bfloat16", Line(0.1, 2), Line(0.2, 3))
     runtime.keep("Qwen/Qwen3-0.6B")
     assert Runtime.kept("Qwen/Qwen3-0.6B") == runtime
+    fp8 = replace(runtime, matrix_dtype="float8")
+    fp8.keep("Qwen/Qwen3-0.6B")
+    assert Runtime.kept("Qwen/Qwen3-0.6B") == fp8
     (tmp_path / "infer" / "calibration-Qwen-Qwen3-0.6B.json").write_text("{}")
     with pytest.raises(UserError, match="another version"):
         Runtime.kept("Qwen/Qwen3-0.6B")
@@ -123,6 +126,54 @@ def test_estimate_of_branches() -> None:
     assert beams.tokens == 2 * samples.tokens
     assert beams.flops == 2 * samples.flops
     assert beams.bytes == pytest.approx(2 * samples.bytes)
+
+
+def test_estimate_of_a_verifier_that_scores_each_step() -> None:
+    """2,000 tokens in steps of 40: the reward model's weights are read for the prompt and for 50 steps, not twice."""
+    prm = read_spec(PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"])
+    read = (prm.body_params + prm.head.params) * 2
+
+    def scored(step: int | None) -> Row:
+        return estimate(SPEC, H100, samples=1, tokens=2000, step=step, verifier=prm).rows[2]
+
+    whole, steps = scored(None), scored(40)
+    assert whole.bytes == pytest.approx(2 * read, rel=0.02)
+    assert steps.bytes == pytest.approx(51 * read, rel=0.02)
+    assert steps.flops == pytest.approx(whole.flops, rel=0.02)  # as many pairs; more scores
+    assert scored(2000) == whole
+    # 51 steps of 39 tokens, and a last one of 11
+    assert scored(39).bytes == pytest.approx(53 * read, rel=0.02)
+    assert estimate(SPEC, H100, samples=1, tokens=0, step=40, verifier=prm).rows[2].tokens == 256
+
+
+def test_memory_of_windows_and_states() -> None:
+    """Gemma 3 27B with 32 sequences of 32,000 tokens, as vLLM keeps them: 10 layers whole, 52 within 1,024 tokens."""
+    gemma = read_spec(PUBLIC["google/gemma-3-27b-it"])
+    paper = estimate(gemma, H100, samples=32, tokens=32_000, prompt=0)
+    layer = 2 * 16 * 128 * 2
+    assert paper.memory == 2 * gemma.params + 32 * layer * (10 * 32_000 + 52 * 1024)
+    assert paper.memory / 1e9 == pytest.approx(152, abs=1)
+    hybrid = read_spec({"model_type": "qwen3_next", "hidden_size": 2048, "num_hidden_layers": 48})
+    grown = hybrid.cache_bytes(20_000) - hybrid.cache_bytes(10_000)
+    assert grown == 12 * 2 * 2 * 256 * 2 * 10_000  # of the full layers alone
+    assert hybrid.state_size == 36 * (32 * 128 * 128 + 3 * 8192)
+
+
+def test_products_in_8_bits() -> None:
+    """Weights and inputs of 8 bits are multiplied at the rate of 8 bits; attention and the head are not."""
+    config = PUBLIC["Qwen/Qwen3-8B"]
+    plain = read_spec(config)
+    fp8 = read_spec({**config, "quantization_config": {"quant_method": "fp8"}})
+    cost = request_cost(fp8, 4096, 0, 1)
+    work = cost.prefill
+    seconds = work.weights.flops / 1978.9e12 + (work.kv.flops + work.logits.flops) / 989.4e12
+    assert Runtime.of(fp8, H100).seconds(cost) == pytest.approx(seconds)
+    assert seconds < 0.6 * Runtime.of(plain, H100).seconds(request_cost(plain, 4096, 0, 1))
+    # an A100 has no rate for it: weights are unpacked
+    a100 = find("a100")
+    assert Runtime.of(fp8, a100).seconds(cost) == pytest.approx(cost.flops / 312e12)
+    deepseek = read_spec(PUBLIC["deepseek-ai/DeepSeek-V3"])
+    assert Runtime.of(deepseek, H100).matrix_dtype == "float8"
 
 
 def test_estimate_without_a_price() -> None:
