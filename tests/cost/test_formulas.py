@@ -153,7 +153,7 @@ def pass_cost(spec: ModelSpec, queries: range, logits: int, serving: Serving, *,
                 case TopK(k, free):
                     chosen = [min(k, len(keys))]
                     scanned = 0 if free else sum(read.values())
-                    if not free:  # keys were read by the scan: of the chosen tokens only values follow
+                    if not free:  # the scan has read the keys: of the chosen tokens only values are read
                         flops += count * mixer.score_flops * len(keys)
                         pair -= mixer.score_flops
                     numbers += count * mixer.kv_size / 2 * (scanned + chosen[0] * (2 if free else 1))
@@ -300,7 +300,7 @@ def test_experts_in_a_batch_read_more_but_less_each() -> None:
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_affordable_tokens(name: str, amount: float, prefill: int, most: int, unit: str) -> None:
-    """The largest number that fits: one more would not. So budgets of FLOPs, eFLOPs and dollars hold for every kind."""
+    """The result is the largest number of tokens that fits: so budgets of FLOPs and dollars hold for every kind."""
     spec = SPECS[name]
 
     def measure(cost: RequestCost) -> float:
