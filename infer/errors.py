@@ -32,6 +32,15 @@ class WriteError(OSError):
     """A result could not be written. Not a `UserError`: the whole run has to stop, not the one problem."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """An exception of somebody else's code: its type and its text.
+
+    >>> in_one_line(ValueError("no such\\n  thing"))
+    'ValueError: no such thing'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known names, else all of them, or the first twenty.
 

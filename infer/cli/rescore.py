@@ -1,6 +1,5 @@
 """`infer rescore`: the solutions of a run, judged again."""
 
-import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack, ExitStack
@@ -13,6 +12,7 @@ from infer.cli.app import app, examples
 from infer.cli.display import print_summary
 from infer.cli.options import options_of_fields
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core import interrupts
 from infer.core.choice import Choice
 from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
@@ -70,7 +70,7 @@ def rescore(
     with ExitStack() as stack:
         if prm is not None and not debug:
             stack.enter_context(engine_noise_to(None))
-        added = asyncio.run(judge())
+        added = interrupts.run(judge())
     tally = Tally()
     for solution in read_solutions(to):
         tally.add(solution)

@@ -15,12 +15,13 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
+from infer.core.interrupts import interruptible
 from infer.core.problem import HALVES, Problem
 from infer.core.solution import Solution
 from infer.core.solve import Failure
 from infer.errors import UserError, nearest
 from infer.runs.fields import build
-from infer.runs.job import Job, Machine, Plan, interruptible
+from infer.runs.job import Job, Machine, Plan
 
 Result = TypeVar("Result")
 Question = str | Problem
