@@ -18,7 +18,7 @@ def main() -> NoReturn:
         from infer.cli import run  # here, since Ctrl-C may come while it is loaded
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, interrupts.Interrupt):
         code = 130
     if code == 130 and interrupts.came is not None:
         code = 128 + interrupts.came

@@ -1,12 +1,16 @@
 """The command line. It reads words and prints results; `infer.runs` does the work."""
 
+import functools
 import traceback
+from typing import Any
 
 import typer
+import typer.main
 
 from infer.cli import cost, grid, listing, report, rescore, show, solve  # noqa: F401  (they register their commands)
 from infer.cli.app import app
 from infer.cli.terminal import Unwritable, last_error, log, results, say
+from infer.core.interrupts import Interrupt
 from infer.errors import ToldElsewhere, UserError, WriteError
 
 CTRL_C, CLOSED_PIPE = 130, 141
@@ -21,7 +25,7 @@ def run(arguments: list[str]) -> int:
     """
     try:
         # not by `main`, which has ideas of its own about Ctrl-C and closed pipes
-        with results(), typer.main.get_command(app).make_context("infer", arguments.copy()) as context:
+        with results(), _command().make_context("infer", arguments.copy()) as context:
             return int(context.command.invoke(context) or 0)
     except typer.Exit as done:  # --help
         return done.exit_code
@@ -30,7 +34,7 @@ def run(arguments: list[str]) -> int:
         cause: Exception = error
         if isinstance(error, ToldElsewhere):
             problem += f": {last_error() or error.__cause__} (log: {log()})"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupt):
         return CTRL_C
     except Unwritable as error:
         if error.closed:
@@ -56,3 +60,8 @@ def run(arguments: list[str]) -> int:
         problem += f" (log: {path})"
     say(problem)
     return code
+
+
+@functools.cache
+def _command() -> Any:
+    return typer.main.get_command(app)

@@ -85,6 +85,8 @@ def cost(
     debug: bool,
 ) -> None:
     """Estimate what one problem costs: FLOPs, bytes, device time and dollars of generator and verifier."""
+    if dtype == "":
+        raise UserError("--dtype is empty: leave it out")
     shape = _shape(strategy, n, branches, options)
     device = devices.find(hardware)
     verifier, uncounted = verifier_of(VerifierRef.named(prm)) if prm is not None else (None, "")

@@ -12,8 +12,6 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from infer.core.formats import clean
-
 LONGEST = 2000
 """Characters of a message; of a longer one the middle is left out."""
 
@@ -112,8 +110,9 @@ def last_error() -> str | None:
 
 
 def say(message: str) -> None:
-    """One line on standard error, without what a terminal would obey."""
-    text = clean(" ".join(message.split()))
+    """One line on standard error; what a terminal would obey is escaped."""
+    line = " ".join(message.split())
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} [...] {text[-LONGEST // 4 :]}"
     err.print(f"infer: {text}", markup=False, soft_wrap=True)

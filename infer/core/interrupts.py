@@ -3,6 +3,7 @@
 Otherwise the second of five Ctrl-C would cut off what the first began: closing engines, whose processes then stay.
 """
 
+import atexit
 import signal
 import threading
 import time
@@ -16,21 +17,28 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 10.0
 """Seconds after which another signal counts again: the ending itself may hang."""
+
+
+class Interrupt(SystemExit):
+    """A signal came. No KeyboardInterrupt: vLLM swallows one while its engines start, and then waits for them."""
+
 
 came: int | None = None
 """The first signal that came."""
 _at = 0.0
 _task: "asyncio.Task[Any] | None" = None
-"""The task to cancel; None: KeyboardInterrupt is raised wherever the program stands."""
+"""The task to cancel; None: `Interrupt` is raised wherever the program stands."""
 
 
 def watch() -> None:
     """Takes over the three signals for the life of this process; one that is ignored stays so, as under nohup."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    atexit.register(_ignore)  # Python ends by giving signals back to the system, which would kill it for one more
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -50,7 +58,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
     try:
         return asyncio.run(main())
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Interrupt):
         raise KeyboardInterrupt from None
 
 
@@ -65,13 +73,24 @@ def interruptible() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     foreign = callable(handler) and handler is not _interrupt  # asyncio's, in a program of the user's own
     if foreign:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _raise)
     try:
         yield
+    except Interrupt:
+        raise KeyboardInterrupt from None
     finally:
         _task = task
         if foreign:
             signal.signal(signal.SIGINT, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Interrupt(128 + number)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -81,6 +100,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         return
     came, _at = came or number, now
     if _task is None:
-        raise KeyboardInterrupt
-    _task.cancel()
-    _task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop, which may wait for a socket
+        _raise(number, frame)
+    else:
+        _task.cancel()
+        _task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop, which may wait for a socket

@@ -106,10 +106,11 @@ def _wait(work: Coroutine[Any, Any, Result]) -> Result:
         tasks.append(asyncio.create_task(work))
         return await tasks[0]
 
-    with ThreadPoolExecutor(1) as thread, interruptible():
+    with ThreadPoolExecutor(1) as thread:
         result = thread.submit(asyncio.run, cancellable())
         try:
-            return result.result()
+            with interruptible():
+                return result.result()
         except KeyboardInterrupt:  # leaving the block then waits until the models are closed
             for task in tasks:
                 task.get_loop().call_soon_threadsafe(task.cancel)
