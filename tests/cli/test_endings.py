@@ -35,14 +35,12 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (f"({INFER} list strategies; {INFER} hardware --json) >&-", 0, ""),
         (f"{INFER} list strategies | true", 141, ""),
         (f"{INFER} hardware --json | true", 141, ""),
-        (f"{INFER} solve --help | true", 141, ""),
         (
             f"{INFER} list strategies > /dev/full",
             2,
             "infer: standard output can't be written: No space left on",
         ),
         (f"{INFER} solve -s astr 2>&-", 2, ""),
-        (f"{INFER} solve -s astr 2>/dev/full", 2, ""),
         (f"{INFER} solve -s astr 2>&1 >/dev/null | true", 2, ""),
         (f"{INFER} solve -s astr <&-", 2, "infer: unknown strategy 'astr': did you mean astar?"),
         (f"{INFER} solve -s $'astr\\xff'", 2, "infer: --strategy 'astr\\udcff': Input should be a valid string"),
@@ -63,7 +61,7 @@ def test_what_is_opened_later_does_not_get_what_is_printed(tmp_path: Path) -> No
     assert (tmp_path / "f").read_text() == ""
 
 
-@pytest.mark.parametrize("columns", ["0", "-5", "1", "007", "\u00b2", "9" * 30, ""])
+@pytest.mark.parametrize("columns", ["0", "\u00b2", "9" * 30])
 def test_any_width(columns: str) -> None:
     done = shell(f"{INFER} hardware | wc -c", COLUMNS=columns, LINES=columns)
     assert (done.returncode, done.stderr) == (0, "")
