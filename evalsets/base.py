@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from infer.core.grading import Grader
 from infer.core.problem import Problem
-from infer.errors import UserError
+from infer.errors import UserError, in_one_line
 from infer.evalsets.graders.mathematics import Mathematics
 
 
@@ -56,6 +56,22 @@ class EvalSet:
     license: str | None = None
     grader: Callable[[], Grader] = Mathematics
     """Makes the grader of the answers."""
+
+    def problems(self) -> Iterator[Problem]:
+        """The problems, streamed, each checked. Raises UserError, which names the set, whatever its code does wrong."""
+        seen: set[int] = set()  # hashes, as there may be millions
+        try:
+            for problem in self.load():
+                if not isinstance(problem, Problem):
+                    raise UserError(f"evaluation set {self.name} has a {type(problem).__name__}, which is no Problem")
+                if hash(problem.id) in seen:
+                    raise UserError(f"evaluation set {self.name}: id {problem.id!r} occurs twice, but ids are unique")
+                seen.add(hash(problem.id))
+                yield problem
+        except UserError:
+            raise
+        except Exception as error:  # of another package, or of the files it reads
+            raise UserError(f"evaluation set {self.name} can't be read: {in_one_line(error)}") from error
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         """The chat messages that ask a model for a solution of the problem."""

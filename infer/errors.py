@@ -53,6 +53,15 @@ def first_line(error: BaseException) -> str:
     return line.rstrip(".") if " " in line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
+def in_one_line(error: BaseException) -> str:
+    """An exception of somebody else's code: its type and its text.
+
+    >>> in_one_line(ValueError("no such\\n  thing"))
+    'ValueError: no such thing'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known names, else all of them, or the first twenty.
 

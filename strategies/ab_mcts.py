@@ -17,14 +17,13 @@ AB-MCTS-M, the paper's other variant, fits a mixed model by MCMC at each step an
 Posteriors are Beta or Gaussian, see `parts/posteriors.py`.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
 
 from infer.core.generator import Message
-from infer.core.options import ScoredOptions
+from infer.core.options import MOST, Count, ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -40,9 +39,9 @@ REFINE = "Find what is wrong and write the whole solution again. Keep to the for
 
 
 class ABMCTSOptions(ScoredOptions):
-    n: int | None = Field(None, ge=1, description="answers; by default as many as the budget allows (16 without one)")
+    n: Count | None = Field(None, ge=1, description="answers; by default as many as the budget allows (16 without one)")
     posterior: Literal["gaussian", "beta"] = Field("gaussian", description="model of the scores")
-    parallel: int = Field(
+    parallel: Count = Field(
         4,
         ge=1,
         description="answers in flight, as long as the budget covers all; one where it is of passes, flops, eflops or "
@@ -94,7 +93,7 @@ async def grow(search: Search, root: Answer, answers: list[Node], options: ABMCT
         expand,
         enter,
         width=options.parallel,
-        limit=options.n or (math.inf if search.bounded else WITHOUT_BUDGET),
+        limit=options.n or (MOST if search.bounded else WITHOUT_BUDGET),
         tokens=search.room(search.root),
     )
 

@@ -26,24 +26,31 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import Choice
-from infer.core.options import ScoredOptions
+from infer.core.options import MOST, Count, ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Finish, Node
 
 
 class AStarOptions(ScoredOptions):
-    k: int = Field(4, ge=1, description="next steps sampled for each expansion")
-    width: int = Field(1, ge=1, description="states expanded at once")
+    k: Count = Field(4, ge=1, description="next steps sampled for each expansion")
+    width: Count = Field(1, ge=1, description="states expanded at once")
     heuristic: Literal["linear", "log"] = Field("linear", description="cost to go from the reward r: 1 - r, or -log r")
     order: Literal["astar", "greedy"] = Field("astar", description="least g + weight * h first, or least h (greedy)")
-    weight: float = Field(1, ge=1, allow_inf_nan=False, description="of h in f: above 1 greedier, and less exact")
+    weight: float = Field(1, ge=1, le=1e6, description="of h in f: above 1 greedier, and less exact")
     ties: Literal["deepest", "oldest", "newest"] = Field("deepest", description="which of equal f goes first")
     duplicates: bool = Field(False, description="keep states of equal text, each with an expansion of its own")
-    depth: int | None = Field(None, ge=1, description="steps of a path; one that has so many is not expanded")
+    depth: Count | None = Field(None, ge=1, description="steps of a path; one that has so many is not expanded")
     choose: Literal["first", Choice] = Field(
         "first", description="the first finished state that is popped, or a choice among all finished ones met by then"
     )
+
+    @field_validator("width")
+    @classmethod
+    def _at_once(cls, width: int, info: ValidationInfo) -> int:
+        if (samples := info.data.get("k", 1) * width) > MOST:
+            raise PydanticCustomError("width", "k * width is {n}, at most {most}", {"n": samples, "most": MOST})
+        return width
 
     @field_validator("weight")
     @classmethod

@@ -9,14 +9,13 @@ return  argmax_i score(y_i)                               choose = prm (Cobbe et
 With level = step the same is done at each step: of N next steps the one that the PRM likes best is kept.
 """
 
-import math
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import Choice
-from infer.core.options import ScoredOptions, Shape
+from infer.core.options import MOST, Count, ScoredOptions, Shape, Tokens
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -28,7 +27,7 @@ from infer.strategies.parts.waves import WITHOUT_BUDGET, affordable_wave, sample
 
 
 class BestOfNOptions(ScoredOptions):
-    n: int | None = Field(
+    n: Count | None = Field(
         None,
         ge=1,
         description="samples; by default as many as the budget allows (16 without one, for a tournament, or of a step)",
@@ -40,10 +39,10 @@ class BestOfNOptions(ScoredOptions):
         "a knockout in which the model itself compares solutions, "
         "or of programs the one that tests written by the model speak for",
     )
-    verdict_tokens: int = Field(256, ge=1, description="of the model's comparison of two solutions, at most")
+    verdict_tokens: Tokens = Field(256, ge=1, description="of the model's comparison of two solutions, at most")
 
-    tests: int = Field(8, ge=1, description="tests that the model writes, for choose=b4, codet, mbr-exec, max-pass")
-    tests_tokens: int = Field(512, ge=1, description="for writing them, at most")
+    tests: Count = Field(8, ge=1, description="tests that the model writes, for choose=b4, codet, mbr-exec, max-pass")
+    tests_tokens: Tokens = Field(512, ge=1, description="for writing them, at most")
 
     @field_validator("choose")
     @classmethod
@@ -80,13 +79,13 @@ async def best_of_n(search: Search, options: BestOfNOptions) -> Solution:
         return search.solution(await _step_by_step(search, options.n or WITHOUT_BUDGET))
     samples: list[Node] = []
     as_many_as_possible = search.bounded and options.choose != "tournament"
-    n = options.n or (math.inf if as_many_as_possible else WITHOUT_BUDGET)
+    n = options.n or (None if as_many_as_possible else WITHOUT_BUDGET)
     tests: list[str] = []
     with search.until_spent():
         if options.needs_tests:  # first, or the samples would spend what they need
             tests = await write_tests(search, options.tests, options.tests_tokens)
-        while len(samples) < n:
-            wave = affordable_wave(search, n - len(samples))
+        while len(samples) < (n or MOST):
+            wave = affordable_wave(search, n, len(samples))
             await sample_wave(search, wave, samples, scored=options.needs_verifier)
     match options.choose:
         case "tournament":

@@ -16,7 +16,7 @@ from bisect import bisect_right
 
 from pydantic import Field
 
-from infer.core.options import Options, Shape
+from infer.core.options import Count, Options, Shape, Tokens
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -25,11 +25,11 @@ CLOSE = "</think>"
 
 
 class BudgetForcingOptions(Options):
-    thinking: int | None = Field(
+    thinking: Tokens | None = Field(
         None, ge=1, description="tokens to think with; by default, and at most, all that leave `answer` for the answer"
     )
-    waits: int = Field(0, ge=0, description="times that an end of thinking is taken back")
-    answer: int = Field(128, ge=1, description="tokens kept for the answer")
+    waits: Count = Field(0, ge=0, description="times that an end of thinking is taken back")
+    answer: Tokens = Field(128, ge=1, description="tokens kept for the answer")
     close: str | None = Field(
         None,
         description=f"ends the thinking; default: {CLOSE} if it is one token of the model's vocabulary, else nothing",

@@ -21,7 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from infer.core.choice import Choice, tally
-from infer.core.options import ScoredOptions
+from infer.core.options import MOST, Count, ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -33,11 +33,11 @@ WITHOUT_BUDGET = 64
 
 
 class MCTSOptions(ScoredOptions):
-    simulations: int | None = Field(
+    simulations: Count | None = Field(
         None, ge=1, description="simulations; by default as many as the budget allows (64 without one)"
     )
     formula: Literal["uct", "puct"] = Field("uct", description="how the next child is selected")
-    c: float = Field(0.5, ge=0, description="weight of exploration")
+    c: float = Field(0.5, ge=0, le=1e6, description="weight of exploration")
     prior: Literal["logprob", "uniform"] = Field(
         "logprob", description="P of puct: softmax over siblings of a step's mean token log-probability, or uniform"
     )
@@ -47,15 +47,17 @@ class MCTSOptions(ScoredOptions):
         "or the share of all such solutions with the same answer (needs no PRM)",
     )
     greedy_rollouts: bool = Field(False, description="finish solutions greedily instead of sampling")
-    width: int = Field(1, ge=1, description="k: a node visited N times gets k N^alpha next steps")
+    width: Count = Field(1, ge=1, description="k: a node visited N times gets k N^alpha next steps")
     alpha: float = Field(0.5, ge=0, lt=1, description="how progressively it widens; 0: k next steps for each node")
-    parallel: int = Field(
+    parallel: Count = Field(
         4,
         ge=1,
         description="simulations in flight, as long as the budget covers all; one where it is of flops, eflops, "
         "dollars or (with rollouts) passes, as what a simulation costs is not known before",
     )
-    virtual_loss: float = Field(1.0, ge=0, description="visits of value 0 that a simulation in flight counts for")
+    virtual_loss: float = Field(
+        1.0, ge=0, le=1e6, description="visits of value 0 that a simulation in flight counts for"
+    )
     choose: Choice | Literal["visits"] | None = Field(
         None,
         description="the answer: best PRM score (prm), a vote (weighted, majority), the likeliest (logprob), or the "
@@ -145,7 +147,7 @@ async def grow(search: Search, options: MCTSOptions) -> tuple[Tree, Found]:
         lambda state: _expand(search, state, list(state.children), options),
         back_up,
         width=options.parallel,
-        limit=options.simulations or (math.inf if search.bounded else WITHOUT_BUDGET),
+        limit=options.simulations or (MOST if search.bounded else WITHOUT_BUDGET),
         tokens=search.limit(search.root, "step" if step else "end"),
         passes=1.0 if step else math.inf,
     )

@@ -26,7 +26,7 @@ reliable ones, from deciding. The target of `smc` stays that of T: what a temper
 
 from pydantic import Field
 
-from infer.core.options import Shape
+from infer.core.options import Count, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.errors import BudgetSpent
@@ -41,11 +41,11 @@ class ParticleFilterOptions(ParticleOptions):
     resampling: Resampling = Field("multinomial", description="how particles are redrawn by weight")
     anneal_from: float | None = Field(
         None,
-        gt=0,
-        allow_inf_nan=False,
+        ge=1e-6,
+        le=1e6,
         description="temperature of the first step; it falls in a line to that of the weights",
     )
-    anneal_steps: int = Field(10, ge=1, description="steps that this takes")
+    anneal_steps: Count = Field(10, ge=1, description="steps that this takes")
 
     def shape(self) -> Shape:
         return Shape(self.n)

@@ -20,11 +20,10 @@ to one of the ended particles, drawn by weight. Before that it goes on from its 
 The reference's steps are on the tree already: an iteration samples and scores those of n - 1 particles only.
 """
 
-from itertools import count
-
 import numpy as np
 from pydantic import Field
 
+from infer.core.options import MOST, Count
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -37,8 +36,8 @@ WITHOUT_BUDGET = 4
 
 
 class ParticleGibbsOptions(ParticleOptions):
-    n: int = Field(8, ge=2, description="particles of each iteration, the reference among them")
-    iterations: int | None = Field(
+    n: Count = Field(8, ge=2, description="particles of each iteration, the reference among them")
+    iterations: Count | None = Field(
         None, ge=1, description="filters run; by default as many as the budget allows (4 without one)"
     )
 
@@ -47,11 +46,11 @@ async def particle_gibbs(search: Search, options: ParticleGibbsOptions) -> Solut
     """Exact particle filters, one after the other, each around a trajectory drawn from the one before."""
     nodes: list[Node] = []
     weights: list[Floats] = []
-    iterations = options.iterations or (None if search.bounded else WITHOUT_BUDGET)
+    iterations = options.iterations or (MOST if search.bounded else WITHOUT_BUDGET)
     particles = Particles.start(search.root, options.n)
     try:
         await run_filter(search, particles, "smc", options.ess, multinomial, lambda step: options.temperature)
-        for iteration in count(1):
+        for iteration in range(1, iterations + 1):
             nodes += particles.nodes
             weights.append(particles.weights)
             if iteration == iterations:

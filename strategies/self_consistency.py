@@ -21,7 +21,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import tally
-from infer.core.options import ScoredOptions, Shape
+from infer.core.options import MOST, Count, ScoredOptions, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -31,7 +31,7 @@ from infer.strategies.parts.waves import WITHOUT_BUDGET, affordable_wave, sample
 
 
 class SelfConsistencyOptions(ScoredOptions):
-    n: int | None = Field(None, ge=1, description="samples; by default as many as the budget allows (16 without one)")
+    n: Count | None = Field(None, ge=1, description="samples; by default as many as the budget allows (16 without one)")
     weights: Literal["count", "prm", "logprob"] = Field(
         "count", description="of a vote: 1, the PRM score, or the mean probability of a token"
     )
@@ -39,7 +39,7 @@ class SelfConsistencyOptions(ScoredOptions):
         "certain", description="before n samples: once the winner is certain, or by an adaptive posterior rule as well"
     )
     threshold: float = Field(0.95, gt=0.5, lt=1, description="posterior probability at which beta and dirichlet stop")
-    wave: int | None = Field(None, ge=1, description="samples at once; default: as many as a stop would need")
+    wave: Count | None = Field(None, ge=1, description="samples at once; default: as many as a stop would need")
 
     @field_validator("stop")
     @classmethod
@@ -65,13 +65,14 @@ async def self_consistency(search: Search, options: SelfConsistencyOptions) -> S
     samples: list[Node] = []
     ballots: dict[Node, float] = {}
     votes: Votes = {}
-    n = options.n or (math.inf if search.bounded else WITHOUT_BUDGET)
+    n = options.n or (None if search.bounded else WITHOUT_BUDGET)
+    most = n or MOST
     try:
-        while len(samples) < n:
-            coming = samples_to_come(search, n - len(samples), scored=options.needs_verifier)
+        while len(samples) < most:
+            coming = samples_to_come(search, most - len(samples), scored=options.needs_verifier)
             if stops(votes, coming, options.stop, options.threshold):
                 break
-            wave = affordable_wave(search, n - len(samples))
+            wave = affordable_wave(search, n, len(samples))
             wave = min(wave, options.wave or soonest_stop(votes, coming, wave, options.stop, options.threshold))
             counted = len(samples)
             await sample_wave(search, wave, samples, scored=options.needs_verifier)

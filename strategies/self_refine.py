@@ -16,7 +16,7 @@ from pydantic import Field
 
 from infer.core.choice import Choice
 from infer.core.generator import Message
-from infer.core.options import ScoredOptions
+from infer.core.options import Count, ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -31,7 +31,7 @@ REWRITE = "Now write the whole solution again, with these mistakes put right. Ke
 
 
 class SelfRefineOptions(ScoredOptions):
-    rounds: int = Field(4, ge=1, description="critiques, each followed by a rewriting")
+    rounds: Count = Field(4, ge=1, description="critiques, each followed by a rewriting")
     keep: Literal["prm", "last", "majority"] = Field(
         "prm", description="the answer: the solution with the best PRM score, the last one, or a majority vote"
     )

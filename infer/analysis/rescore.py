@@ -215,7 +215,7 @@ def problems_of(config: Mapping[str, Any]) -> dict[str, Problem]:
     """A run's problems by id, from its evaluation set. Raises UserError where the set is gone."""
     if config.get("question") is not None:
         return {"question": Problem("question", config["question"])}
-    return {problem.id: problem for problem in _evalset_of(config).load()}
+    return {problem.id: problem for problem in _evalset_of(config).problems()}
 
 
 def grader_of(run: Path) -> Grader:

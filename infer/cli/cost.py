@@ -1,6 +1,5 @@
 """`infer cost` and `infer hardware`: costs on paper, and the devices they are counted for."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -17,9 +16,10 @@ from infer.cli.app import app, examples
 from infer.cli.counted import verifier_of
 from infer.cli.options import options_of_fields
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core import interrupts
 from infer.core.formats import quantity
 from infer.core.ledger import Budget
-from infer.core.options import Options
+from infer.core.options import MOST, MOST_TOKENS, Options
 from infer.cost import hardware as devices
 from infer.cost.estimate import STEP_TOKENS, Estimate, estimate
 from infer.cost.formulas import Serving
@@ -27,9 +27,12 @@ from infer.cost.hardware import HARDWARE, Hardware
 from infer.cost.runtime import Runtime
 from infer.errors import UserError
 from infer.runs.calibrate import calibrate, check_device
-from infer.runs.job import interruptible
+from infer.runs.job import MOST_BATCH
 from infer.runs.models import DEFAULT_MODEL, ModelRef
 from infer.runs.verifiers import VerifierRef
+
+SAMPLES = 16
+"""Trajectories that `infer cost` assumes."""
 
 
 @app.command(
@@ -49,11 +52,20 @@ def cost(
         ),
     ] = "best-of-n",
     n: Annotated[
-        int, typer.Option("--n", "-n", min=1, help="The strategy's option n: trajectories, or next steps of all beams.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "--n",
+            "-n",
+            min=1,
+            max=MOST,
+            help=f"The strategy's option n: trajectories, or next steps of all beams. Default: {SAMPLES}.",
+        ),
+    ] = None,
     branches: Annotated[
         int | None,
-        typer.Option(min=1, help="The strategy's option width: next steps sampled after each beam. Default: its own."),
+        typer.Option(
+            min=1, max=MOST, help="The strategy's option width: next steps sampled after each beam. Default: its own."
+        ),
     ] = None,
     options: tuple[str, ...],
     tokens: Annotated[str, typer.Option(help="Tokens of one trajectory, such as 8k.")] = "1k",
@@ -70,12 +82,17 @@ def cost(
     hardware: str,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights. Default: the model's own.")] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Requests that share each reading of the weights. Default: all branches.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_BATCH, help="Requests that share each reading of the weights. Default: all branches."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
     debug: bool,
 ) -> None:
     """Estimate what one problem costs: FLOPs, bytes, device time and dollars of generator and verifier."""
+    if dtype == "":
+        raise UserError("--dtype is empty: leave it out")
     configured = _configure(strategy, n, branches, options)
     shape = configured.shape()
     if shape is None:
@@ -105,16 +122,19 @@ def cost(
         out.print(Text(uncounted, "dim"))
 
 
-def _configure(strategy: str, n: int, branches: int | None, options: Sequence[str]) -> Options:
+def _configure(strategy: str, n: int | None, branches: int | None, options: Sequence[str]) -> Options:
     """The options of a strategy, as --n, --branches and --option set them. Raises UserError."""
     found = strategies.find(strategy)
     known = found.options.model_fields
-    given = [f"n={n}"] if "n" in known else []
+    named = {option.partition("=")[0].strip() for option in options}
+    if n is None and "n" not in named:
+        n = SAMPLES
+    given = [f"n={n}"] if "n" in known and n is not None else []
     if branches is not None:
         if "width" not in known:
             raise UserError(f"--branches {branches}: {strategy} samples whole trajectories: leave it out")
         given.append(f"width={branches}")
-    if {"n", "width"} <= known.keys() and n % (width := branches or known["width"].default):
+    if {"n", "width"} <= known.keys() and n is not None and n % (width := branches or known["width"].default):
         raise UserError(f"--n {n} is not divisible by --branches {width}: each beam samples as many next steps")
     return found.configure([*given, *options])
 
@@ -124,8 +144,8 @@ def _count(option: str, text: str) -> int:
         budget = Budget.parse(text)
     except UserError:
         budget = None
-    if budget is None or budget.unit != "tokens":
-        raise UserError(f"{option} {text}: not a number of tokens, such as 4096 or 8k")
+    if budget is None or budget.unit != "tokens" or budget.amount > MOST_TOKENS:
+        raise UserError(f"{option} {text}: not a number of tokens, such as 4096 or 8k, up to {MOST_TOKENS:,}")
     return int(budget.amount)
 
 
@@ -220,7 +240,7 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     say(f"timing {model} on {device.name}: about a minute")
 
     async def timed() -> Runtime:
-        with interruptible():
+        with interrupts.interruptible():
             engine = start_engine(found.where, "generate", dtype=found.profile.dtype, memory_fraction=0.4)
         try:
             if engine.spec is None:
@@ -233,6 +253,6 @@ def _calibrate(model: str, on: str, debug: bool) -> Runtime:
     with ExitStack() as stack:
         if not debug:
             stack.enter_context(engine_noise_to(None))
-        fitted = asyncio.run(timed())
+        fitted = interrupts.run(timed())
     fitted.keep(model)
     return fitted

@@ -1,6 +1,5 @@
 """`infer compare` and `infer sweep`: many runs over one evaluation set in one go."""
 
-import asyncio
 import json
 import sys
 from contextlib import ExitStack, aclosing
@@ -18,6 +17,7 @@ from infer.cli.display import ProgressBar
 from infer.cli.options import RunOptions, fresh_folder, options_of_fields
 from infer.cli.recorder import Failures, Recorder
 from infer.cli.terminal import engine_noise_to, err, out, say
+from infer.core import interrupts
 from infer.core.formats import quantity
 from infer.core.tally import Tally
 from infer.cost.estimate import STEP_TOKENS, estimate
@@ -141,6 +141,8 @@ def _print_cells(cells: list[Cell], limit: int | None, *, as_json: bool) -> None
 
 def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> int:
     """Runs the cells that are not finished, and shows all of them."""
+    for cell in cells:
+        cell.plan.check(machine)
     asked = {problem.id for problem in cells[0].plan.problems(how.limit)}
     if not asked:
         raise UserError(f"{cells[0].plan.evalset.name} has no problems")
@@ -163,7 +165,7 @@ def _run(command: str, cells: list[Cell], machine: Machine, how: RunOptions) -> 
                     await _cell(cell, loaded, folder / cell.folder, asked, machine, how, failures)
 
         try:
-            asyncio.run(session())
+            interrupts.run(session())
         except KeyboardInterrupt:
             say(f"stopped: what is solved is kept; the same command with --run {folder} goes on")
             return 130

@@ -3,15 +3,17 @@
 import inspect
 from collections.abc import Callable
 from textwrap import indent
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
 from infer import evalsets, strategies
 from infer.cli.app import app, examples
 from infer.cli.terminal import out
+from infer.core.formats import clean
 from infer.errors import UserError, nearest
 from infer.nano import checkpoint
 from infer.runs.models import packaged
@@ -42,26 +44,28 @@ def list_(
 
 
 def _list_strategies(name: str | None) -> None:
-    for known in [name] if name else strategies.names():
-        try:
-            strategy = strategies.find(known)
-        except UserError as error:
-            if name:
-                raise
-            out.print(f"[bold]{known}[/bold]", Text(str(error), "dim"))
-            continue
-        out.print(f"[bold]{strategy.name}[/bold]", Text(strategy.summary))
-        table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(style="dim"), padding=(0, 2))
-        for option, field in strategy.options.model_fields.items():
-            default = "" if field.default is None else str(field.default)
-            table.add_row(f"  -o {option}=", default, f"{field.description} ({_kind(field.annotation)})")
-        out.print(table)
-        if name:
-            out.print(Text(inspect.getdoc(inspect.getmodule(strategy.run)) or ""))
+    if name is not None:
+        strategy = strategies.find(name)
+        out.print(_strategy(name), Text(inspect.getdoc(inspect.getmodule(strategy.run)) or ""), sep="\n")
+        return
+    for known in strategies.names():
+        out.print(_or_why(_strategy, known))
+
+
+def _strategy(name: str) -> Group:
+    """A strategy and its options."""
+    strategy = strategies.find(name)
+    table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(style="dim"), padding=(0, 2))
+    for option, field in strategy.options.model_fields.items():
+        default = "" if field.default is None else str(field.default)
+        table.add_row(f"  -o {option}=", default, f"{field.description} ({_kind(field.annotation)})")
+    return Group(Text.assemble((name, "bold"), " ", strategy.summary), table)
 
 
 def _kind(annotation: Any) -> str:
     """A type as a user reads it: `int`, or the words to choose from."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     choices = [choice for choice in get_args(annotation) if choice is not type(None)]
     if not choices:
         return str(getattr(annotation, "__name__", annotation))
@@ -74,7 +78,7 @@ def _list_evalsets(name: str | None) -> None:
     if name is None:
         table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
         for known in evalsets.names():
-            table.add_row(known, Text(_or_why(lambda name: evalsets.find(name).summary, known)))
+            table.add_row(known, _or_why(lambda name: Text(evalsets.find(name).summary), known))
         table.add_row("FILE", "a JSONL, JSON, CSV, TSV or Parquet file with a problem and an answer column")
         table.add_row("OWNER/NAME", "a dataset of the Hugging Face hub")
         out.print(table)
@@ -97,16 +101,16 @@ def _list_verifiers(name: str | None) -> None:
         return
     table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
     for known in [*families.names(), SELF]:
-        table.add_row(known, Text(_or_why(lambda name: about(name).partition("\n")[0], known)))
+        table.add_row(known, _or_why(lambda name: Text(about(name).partition("\n")[0]), known))
     out.print(table)
 
 
-def _or_why(about: Callable[[str], str], name: str) -> str:
-    """The text about a name, or why there is none: another package may offer something broken."""
+def _or_why(about: Callable[[str], RenderableType], name: str) -> RenderableType:
+    """What is shown about a name, or why there is nothing: another package may offer something broken."""
     try:
         return about(name)
     except UserError as error:
-        return str(error)
+        return Text(clean(str(error)), "dim")
 
 
 def _list_models(name: str | None) -> None:

@@ -16,13 +16,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from infer.errors import UserError
-from infer.runs.fields import RUN, WHAT, Flag, Model, build
-from infer.runs.job import Job, Machine
+from infer.runs.fields import RUN, WHAT, Flag, Model, build, long_option
+from infer.runs.job import INT64, Job, Machine
 
 Result = TypeVar("Result")
 Command = Callable[..., Result]
 Reading = Callable[[dict[str, Any]], Any]
 
+FAR = 2**31
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 """The bounds of a field, as pydantic names them and as the help shows them."""
 
@@ -32,7 +33,9 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limit: Annotated[int | None, Flag(WHAT), Field(ge=1, description="Only the first so many problems.")] = None
+    limit: Annotated[int | None, Flag(WHAT), Field(ge=1, lt=INT64, description="Only the first so many problems.")] = (
+        None
+    )
     folder: Annotated[
         Path | None,
         Flag(RUN, long="--run"),
@@ -139,19 +142,18 @@ def _flag(name: str) -> Flag:
 
 
 def _long(name: str) -> str:
-    """The option of a field, as a user types it."""
-    return _flag(name).long or f"--{name.replace('_', '-')}"
+    return long_option(name, FIELDS[name][1])
 
 
 def _type(field: FieldInfo) -> str:
-    """A field's type and bounds, as a command's help shows them."""
+    """A field's type and bounds, as a command's help shows them; not those so far away that nobody meets them."""
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
     name = next((kind.__name__.lower() for kind in kinds if kind is not NoneType), "str")
     bounds = [
-        f"x{sign}{getattr(each, side):g}"
+        f"x{sign}{getattr(each, side):,}"
         for each in field.metadata
         for side, sign in SIGNS.items()
-        if hasattr(each, side)
+        if hasattr(each, side) and abs(getattr(each, side)) < FAR
     ]
     return f"<{name}>" + (f" [{', '.join(bounds)}]" if bounds else "")
 

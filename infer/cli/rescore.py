@@ -1,6 +1,5 @@
 """`infer rescore`: the solutions of a run, judged again."""
 
-import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack, ExitStack
@@ -15,6 +14,7 @@ from infer.cli.folders import SkipBad, bad_lines, folder
 from infer.cli.options import options_of_fields
 from infer.cli.recorder import Failures
 from infer.cli.terminal import engine_noise_to, out, say
+from infer.core import interrupts
 from infer.core.choice import Choice
 from infer.core.records import OnBad
 from infer.core.tally import Tally, summary_json
@@ -88,7 +88,7 @@ def rescore(
         if prm is not None and not debug:
             stack.enter_context(engine_noise_to(None))
         on_bad = stack.enter_context(bad_lines(skip_bad))
-        added = asyncio.run(judge(on_bad))
+        added = interrupts.run(judge(on_bad))
     tally = Tally()
     for solution in read_solutions(to):
         tally.add(solution)

@@ -1,6 +1,5 @@
 """`infer solve`: problems, a strategy, a budget."""
 
-import asyncio
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ from infer.cli.display import ProgressBar, print_solution, print_summary
 from infer.cli.options import RunOptions, fresh_folder, options_of_fields
 from infer.cli.recorder import Recorder
 from infer.cli.terminal import engine_noise_to, err, out, say
+from infer.core import interrupts
 from infer.core.tally import Tally, summary_json
 from infer.errors import ServerDown, UserError
 from infer.runs.job import Job, Machine, Plan, open_models
@@ -31,6 +31,7 @@ from infer.runs.run import Run, describe_machine
 def solve(job: Job, machine: Machine, how: RunOptions) -> int:
     """Solve problems with a strategy, within a budget, everything counted."""
     plan, limit = Plan(job), how.limit
+    plan.check(machine)
     if job.question is not None and limit is not None:
         raise UserError(f"--limit {limit}: a question is a single problem: leave it out")
     start = time.monotonic()
@@ -70,7 +71,7 @@ def solve(job: Job, machine: Machine, how: RunOptions) -> int:
 
         try:
             if not asked <= done:
-                asyncio.run(session())
+                interrupts.run(session())
         except (KeyboardInterrupt, ServerDown) as error:
             why = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
             resume = f"; the same command with --run {folder} goes on" if folder is not None else ""

@@ -46,6 +46,11 @@ class Unit:
         return bool(self.per_token or self.per_score or self.per_execution)
 
     @property
+    def most(self) -> float:
+        """The largest budget: whole numbers are exact up to here, and sums of the others stay finite."""
+        return 2.0**53 if self.counted else 1e30
+
+    @property
     def scores_cost(self) -> bool:
         """Whether scoring takes from a budget in this unit."""
         return bool(self.per_score or self.counts_requests)
@@ -89,6 +94,8 @@ class Budget:
     def parse(cls, text: str) -> "Budget":
         """`4k`, `4096tok`, `64prm`, `100runs`, `30s`, `2e12flops`, `5e15eflops`, `0.002usd`. Raises UserError.
 
+        The amount is above zero and at most the unit's `most`: nothing overflows later.
+
         >>> Budget.parse("4k")
         Budget(amount=4000.0, unit='tokens')
         """
@@ -96,7 +103,7 @@ class Budget:
         counted = "|".join(suffix for suffix, unit in named.items() if unit.counted)
         others = "|".join(suffix for suffix, unit in named.items() if not unit.counted)
         pattern = rf"(\d+(?:\.\d*)?|\.\d+)(?:(k|m|)({counted}|)|(e[+-]?\d+)?({others}))"
-        found = re.fullmatch(pattern, text.strip().lower())
+        found = re.fullmatch(pattern, text.strip().lower(), re.ASCII)
         if found is None:
             raise UserError(
                 f"budget {text!r} is not a number with a unit: write 4k or 4096tok, 64prm, 100runs, 30s, 2e12flops, "
@@ -107,6 +114,8 @@ class Budget:
         amount = float(number + (exponent or "")) * _SCALE[scale or ""]
         if amount <= 0:
             raise UserError(f"budget {text!r} buys nothing: it must be above zero")
+        if amount > unit.most:
+            raise UserError(f"budget {text!r} is too large: at most {cls(unit.most, unit.name)}")
         if unit.counted and amount != int(amount):
             raise UserError(f"budget {text!r} is not a whole number of {unit.name}")
         return cls(amount, unit.name)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar
 
-from infer.errors import UserError, nearest
+from infer.errors import UserError, in_one_line, nearest
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def load(group: str, kind: str, name: str, check: Callable[[Any], T]) -> T:
     try:
         return check(next(iter(found)).load())
     except Exception as error:  # whatever the package's code raises as it is imported
-        raise UserError(f"{kind} {name!r} can't be loaded from {place}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{kind} {name!r} can't be loaded from {place}: {in_one_line(error)}") from error
 
 
 def of_type(wanted: type[T]) -> Callable[[Any], T]:

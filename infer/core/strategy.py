@@ -35,13 +35,15 @@ class Strategy:
         return (inspect.getdoc(self.run) or "").partition("\n")[0]
 
     def configure(self, given: Sequence[str]) -> Options:
-        """Options from `key=value` texts. Raises UserError for an unknown key, a wrong type or a value out of range."""
+        """Options from `key=value` texts. Raises UserError for an unknown key, one given twice, or a bad value."""
         values: dict[str, str] = {}
         for text in given:
             key, sign, value = text.partition("=")
             if not sign:
                 raise UserError(f"option {text!r} of {self.name} is not key=value")
-            values[key.strip()] = value.strip()
+            if (key := key.strip()) in values:
+                raise UserError(f"option {key} of {self.name} is given twice: {values[key]} and {value.strip()}")
+            values[key] = value.strip()
         known = self.options.model_fields
         for key in values:
             if key not in known:

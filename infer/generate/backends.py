@@ -69,6 +69,8 @@ class Backend:
     """For reward models. None: they run on the default backend."""
     local: bool = True
     """Whether it loads models here. False: it connects to a server, which --base-url names."""
+    ignores: frozenset[str] = frozenset()
+    """Fields of `ModelArgs` that it does not read: a user who sets one is told."""
     device_memory: Callable[[], float | None] | None = None
     """Returns the bytes of one device, None for a CPU. For a backend whose models claim their `memory_fraction` as they
     are loaded: generator and reward model then have to share."""
@@ -205,6 +207,8 @@ async def _openai_generator(args: ModelArgs) -> Generator:
     return generator
 
 
+_DEVICES = frozenset({"tensor_parallel", "data_parallel", "memory_fraction"})
+
 VLLM = Backend("vllm", _vllm_generator, _vllm_reader, device_memory=_vllm_memory)
-TRANSFORMERS = Backend("transformers", _transformers_generator, _transformers_reader)
-OPENAI = Backend("openai", _openai_generator, local=False)
+TRANSFORMERS = Backend("transformers", _transformers_generator, _transformers_reader, ignores=_DEVICES)
+OPENAI = Backend("openai", _openai_generator, local=False, ignores=_DEVICES | {"revision"})

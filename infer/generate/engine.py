@@ -7,6 +7,7 @@ forward context in a module-level variable, so engines that share a process must
 """
 
 import asyncio
+import multiprocessing
 import os
 import time
 import weakref
@@ -206,7 +207,8 @@ class ProcessEngine:
 
         fields = AsyncEngineArgs.__dataclass_fields__
         same = {name: value for name, value in vars(args).items() if name in fields}
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**same), usage_context=_throughput())
+        with _no_process_left():
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**same), usage_context=_throughput())
         self._config = self._engine.vllm_config
         self.tokenizer = self._engine.renderer.tokenizer
         self.max_context: int = self._config.model_config.max_model_len
@@ -271,6 +273,26 @@ class ProcessEngine:
         finally:
             self._engine.shutdown()
             del self._engine  # or it would shut down again as the interpreter ends, and print that it can't
+
+
+@contextmanager
+def _no_process_left() -> Iterator[None]:
+    """Where the block fails, or is interrupted, kills the processes that it started, and theirs.
+
+    vLLM ends those that it has made a note of, and makes a note of all only when all have started. Brittle: it calls a
+    function inside vLLM.
+    """
+    from vllm.utils.system_utils import kill_process_tree
+
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in before and process.pid is not None:
+                kill_process_tree(process.pid)
+                process.join()
+        raise
 
 
 def _throughput() -> Any:

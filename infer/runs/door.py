@@ -15,12 +15,13 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
+from infer.core.interrupts import interruptible
 from infer.core.problem import HALVES, Problem
 from infer.core.solution import Solution
 from infer.core.solve import Failure
 from infer.errors import UserError, nearest
 from infer.runs.fields import build
-from infer.runs.job import Job, Machine, Plan, interruptible
+from infer.runs.job import Job, Machine, Plan
 
 Result = TypeVar("Result")
 Question = str | Problem
@@ -106,10 +107,11 @@ def _wait(work: Coroutine[Any, Any, Result]) -> Result:
         tasks.append(asyncio.create_task(work))
         return await tasks[0]
 
-    with ThreadPoolExecutor(1) as thread, interruptible():
+    with ThreadPoolExecutor(1) as thread:
         result = thread.submit(asyncio.run, cancellable())
         try:
-            return result.result()
+            with interruptible():
+                return result.result()
         except KeyboardInterrupt:  # leaving the block then waits until the models are closed
             for task in tasks:
                 task.get_loop().call_soon_threadsafe(task.cancel)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from infer.errors import UserError, nearest
 
@@ -29,6 +30,12 @@ class Flag:
     envvar: str | None = None
     escapes: bool = False
     r"""Whether `\n` in it is a line break."""
+
+
+def long_option(name: str, field: FieldInfo) -> str:
+    """The option of a field, as a user types it; the name alone of a positional argument."""
+    flag = next(each for each in field.metadata if isinstance(each, Flag))
+    return flag.long or (f"--{name.replace('_', '-')}" if flag.panel is not None else name)
 
 
 def build(model: type[Model], given: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Model:

@@ -2,10 +2,8 @@
 
 import itertools
 import logging
-import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infer.core.generator import Generator, Message, Sampling
 from infer.core.grading import Grader, described_grader
+from infer.core.interrupts import interruptible
 from infer.core.ledger import UNITS, Budget, Ledger
-from infer.core.options import Options
+from infer.core.options import MOST, MOST_TOKENS, Options
 from infer.core.pricing import Pricing
 from infer.core.problem import HALVES, Problem
 from infer.core.search import Setting
@@ -34,7 +33,7 @@ from infer.evalsets.base import MATHEMATICS, PLAIN, EvalSet
 from infer.generate import backends
 from infer.generate.address import Address
 from infer.generate.backends import Backend, ModelArgs
-from infer.runs.fields import HOW, MODELS, RUN, SAMPLING, WHAT, Flag
+from infer.runs.fields import HOW, MODELS, RUN, SAMPLING, WHAT, Flag, long_option
 from infer.runs.models import DEFAULT_MODEL, DEFAULT_PRM, ModelRef, Profile, served_spec, share_memory
 from infer.runs.verifiers import VerifierRef
 from infer.strategies import find as find_strategy
@@ -42,10 +41,17 @@ from infer.strategies import find as find_strategy
 logger = logging.getLogger(__name__)
 
 
+# no field is an empty text: mostly a shell's variable that is not set, and never meant as the default
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_min_length=1)
+INT64 = 2**63  # a seed is a column of tables
+MOST_BATCH = 2**20
+MOST_DEVICES = 1024
+
+
 class Job(BaseModel):
     """The problems to solve, how, and with which models. Fields left None take the model's profile."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
     question: Annotated[str | None, Flag(None), Field(description="One question to solve, in place of --on.")] = None
     on: Annotated[
@@ -106,16 +112,20 @@ class Job(BaseModel):
         float | None, Flag(SAMPLING), Field(ge=0, le=2, description="0 is greedy. Default: the model's profile.")
     ] = None
     top_p: Annotated[float, Flag(SAMPLING), Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")] = 1.0
-    top_k: Annotated[int, Flag(SAMPLING), Field(ge=0, description="0 is off.")] = 0
+    top_k: Annotated[int, Flag(SAMPLING), Field(ge=0, lt=2**31, description="0 is off.")] = 0
     min_p: Annotated[float, Flag(SAMPLING), Field(ge=0, le=1, description="0 is off.")] = 0.0
     max_tokens: Annotated[
-        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per completion. Default: the profile's.")
+        int | None,
+        Flag(SAMPLING),
+        Field(ge=1, le=MOST_TOKENS, description="Maximum tokens per completion. Default: the profile's."),
     ] = None
     step_tokens: Annotated[
-        int | None, Flag(SAMPLING), Field(ge=1, description="Maximum tokens per step. Default: the profile's.")
+        int | None,
+        Flag(SAMPLING),
+        Field(ge=1, le=MOST_TOKENS, description="Maximum tokens per step. Default: the profile's."),
     ] = None
     stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
+        tuple[str, ...],
         Flag(SAMPLING, escapes=True),
         Field(description=r"A string that ends a completion; \n in it is a line break."),
     ] = ()
@@ -123,14 +133,13 @@ class Job(BaseModel):
         str | None,
         Flag(SAMPLING, escapes=True),
         Field(
-            min_length=1,
             description=r"A string that ends a step; \n in it is a line break. Default: the profile's, a blank line.",
         ),
     ] = None
     max_context: Annotated[
         int | None,
         Flag(MODELS),
-        Field(ge=1, description="Maximum tokens of prompt and completion. Default: the model's."),
+        Field(ge=1, le=MOST_TOKENS, description="Maximum tokens of prompt and completion. Default: the model's."),
     ] = None
     hardware: Annotated[
         str,
@@ -143,9 +152,9 @@ class Job(BaseModel):
     batch: Annotated[
         int,
         Flag(MODELS),
-        Field(ge=1, description="Requests assumed to share each reading of the weights, in costs."),
+        Field(ge=1, le=MOST_BATCH, description="Requests assumed to share each reading of the weights, in costs."),
     ] = 64
-    seed: Annotated[int, Flag(HOW), Field(description="Random seed of the run.")] = 0
+    seed: Annotated[int, Flag(HOW), Field(ge=-INT64, lt=INT64, description="Random seed of the run.")] = 0
 
     @field_validator("options", mode="before")
     @classmethod
@@ -156,15 +165,19 @@ class Job(BaseModel):
 class Machine(BaseModel):
     """The machine of a job; it may differ from one resumption to the next."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
     concurrency: Annotated[
-        int, Flag(RUN), Field(ge=1, description="Problems in flight at once; a large GPU needs more to be full.")
+        int,
+        Flag(RUN),
+        Field(ge=1, le=MOST, description="Problems in flight at once; a large GPU needs more to be full."),
     ] = 64
     tensor_parallel: Annotated[
-        int, Flag(MODELS), Field(ge=1, description="Number of GPUs that each model is split over.")
+        int, Flag(MODELS), Field(ge=1, le=MOST_DEVICES, description="Number of GPUs that each model is split over.")
     ] = 1
-    data_parallel: Annotated[int, Flag(MODELS), Field(ge=1, description="Copies of the generator.")] = 1
+    data_parallel: Annotated[
+        int, Flag(MODELS), Field(ge=1, le=MOST_DEVICES, description="Copies of the generator.")
+    ] = 1
     memory_fraction: Annotated[
         float,
         Flag(MODELS, long="--gpu-memory"),
@@ -268,7 +281,7 @@ class Plan:
 
     def problems(self, limit: int | None) -> Iterator[Problem]:
         """The problems, streamed; the first `limit` if given."""
-        return itertools.islice(self.evalset.load(), limit)
+        return itertools.islice(self.evalset.problems(), limit)
 
     def config(self) -> dict[str, Any]:
         """The configuration that identifies a run: the job with its defaults filled in."""
@@ -304,9 +317,26 @@ class Plan:
     def delimiter(self) -> str:
         return self.job.delimiter or self.profile.delimiter
 
+    @property
+    def reader_backend(self) -> Backend:
+        """The backend that loads reward models."""
+        return self.backend if self.backend.open_reader is not None else backends.find(backends.default())
+
+    def check(self, machine: Machine) -> None:
+        """Raises UserError for a setting that the backend does not read: it would have no effect."""
+        ignored = set(self.backend.ignores)
+        if self.verifier is not None and self.verifier.loads:
+            ignored -= {"tensor_parallel", "memory_fraction"} - self.reader_backend.ignores
+        for settings in (self.job, machine):
+            for name, field in type(settings).model_fields.items():
+                if name in ignored and (value := getattr(settings, name)) != field.default:
+                    option = long_option(name, field)
+                    raise UserError(f"{option} {value}: backend {self.backend.name} does not use it: leave it out")
+
     @asynccontextmanager
     async def open(self, machine: Machine) -> AsyncIterator["Session"]:
         """Loads the models and makes the grader; closes them on the way out."""
+        self.check(machine)
         async with open_models(self, machine, with_verifier=self.options.needs_verifier) as loaded:
             yield self.session(loaded)
 
@@ -347,10 +377,9 @@ async def open_models(plan: Plan, machine: Machine, *, with_verifier: bool) -> A
         verifier = None
         if with_verifier:
             assert plan.verifier is not None
-            backend = plan.backend if plan.backend.open_reader is not None else backends.find(backends.default())
             with interruptible():
                 verifier = await plan.verifier.open(
-                    backend,
+                    plan.reader_backend,
                     generator=generator,
                     tensor_parallel=machine.tensor_parallel,
                     memory_fraction=theirs,
@@ -380,19 +409,6 @@ def _generator_args(plan: Plan, machine: Machine, memory_fraction: float) -> Mod
         timeout=machine.timeout,
         spec_of=lambda name: served_spec(name, job.dtype),
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C takes effect at once: asyncio waits with it for its next turn, which comes when the model is loaded."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _shares(plan: Plan, machine: Machine) -> tuple[float, float]:

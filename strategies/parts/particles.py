@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from infer.core.options import ScoredOptions
+from infer.core.options import Count, ScoredOptions
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.tree import Node
@@ -33,8 +33,8 @@ ROUNDING = 1e-7
 class ParticleOptions(ScoredOptions):
     """The options that the particle methods have in common."""
 
-    n: int = Field(8, ge=1, description="particles")
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="of the weights: scores act with power 1/T")
+    n: Count = Field(8, ge=1, description="particles")
+    temperature: float = Field(1.0, ge=1e-6, le=1e6, description="of the weights: scores act with power 1/T")
     ess: float = Field(
         1.0, gt=0, le=1, description="resample where fewer than this fraction of n effectively count; 1: at every step"
     )

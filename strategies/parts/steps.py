@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from infer.core.choice import Choice
-from infer.core.options import ScoredOptions, Shape
+from infer.core.options import Count, ScoredOptions, Shape
 from infer.core.search import Search
 from infer.core.tree import Finish, Node
 
@@ -14,10 +14,12 @@ from infer.core.tree import Finish, Node
 class StepSearchOptions(ScoredOptions):
     """The options that beam search and DVTS have in common."""
 
-    n: int = Field(8, ge=1, description="next steps sampled in each iteration, of all beams together")
-    width: int = Field(4, ge=1, description="next steps sampled for each beam (M); divides n", validate_default=True)
-    lookahead: int = Field(0, ge=0, description="greedy steps sampled ahead to value a step; paid for, then discarded")
-    iterations: int = Field(40, ge=1, description="steps of a solution; the last of them goes on to its end")
+    n: Count = Field(8, ge=1, description="next steps sampled in each iteration, of all beams together")
+    width: Count = Field(4, ge=1, description="next steps sampled for each beam (M); divides n", validate_default=True)
+    lookahead: Count = Field(
+        0, ge=0, description="greedy steps sampled ahead to value a step; paid for, then discarded"
+    )
+    iterations: Count = Field(40, ge=1, description="steps of a solution; the last of them goes on to its end")
     duplicates: bool = Field(False, description="score and keep next steps of equal text apart; false: as one")
     choose: Choice = Field("prm", description="the answer among all finished beams: as for best-of-n")
 

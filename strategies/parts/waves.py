@@ -3,6 +3,7 @@
 import math
 from operator import attrgetter
 
+from infer.core.options import MOST
 from infer.core.search import Search
 from infer.core.tasks import all_affordable
 from infer.core.tree import Node
@@ -37,18 +38,19 @@ async def sample_wave(search: Search, size: int, samples: list[Node], *, scored:
         samples += sorted(new, key=attrgetter("index"))
 
 
-def affordable_wave(search: Search, wanted: float) -> int:
+def affordable_wave(search: Search, n: int | None, taken: int) -> int:
     """How many samples to take at once: all that the budget covers at full length; the next wave gets the rest.
 
-    Where sampling itself is free (a budget of passes), the price of a sample is known only once it is scored: waves
-    stay small there.
+    Of `n` samples, of which so many are taken; None: as many as the budget allows, `MOST` at most. Where sampling
+    itself is free (a budget of passes), the price of a sample is known only once it is scored: waves stay small there.
     """
-    affordable: float | None = search.affordable(search.root)
+    wanted = (n or MOST) - taken
+    affordable = search.affordable(search.root)
     if affordable is None:
-        return WITHOUT_BUDGET if math.isinf(wanted) else int(wanted)
+        return min(wanted, WITHOUT_BUDGET) if n is None else wanted
     if not search.price(search.root, search.room(search.root)):
         affordable = min(affordable, WITHOUT_BUDGET)
-    return max(1, int(min(wanted, affordable)))
+    return max(1, min(wanted, affordable))
 
 
 def samples_to_come(search: Search, wanted: float, *, scored: bool) -> float:

@@ -1,7 +1,9 @@
 """The ledger: units are rows of one table, budgets are read and written, and reservations never overdraw."""
 
 import asyncio
+import math
 import random
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -45,11 +47,47 @@ def test_budgets_are_read_and_written(text: str, amount: float, unit: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "k", "4 k", "4x", "4kk", "4ks", "4kflops", "-4", "0", "0s", "1.5tok", ".5prm", "nan"]
+    "text",
+    [
+        "",
+        "k",
+        "4 k",
+        "4x",
+        "4kk",
+        "4ks",
+        "4kflops",
+        "-4",
+        "0",
+        "0s",
+        "1.5tok",
+        ".5prm",
+        "nan",
+        "inf",
+        "infs",
+        "1e-400s",
+        "9" * 400,
+        "9" * 400 + "s",
+        "1e309flops",
+        "9" * 5000 + "m",
+        "1e999999999999usd",
+        "٤k",
+        "4\nk",
+    ],
 )
 def test_what_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="budget"):
         Budget.parse(text)
+
+
+@pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
+def test_the_largest_budget_is_finite_and_one_beyond_is_refused(unit: Unit) -> None:
+    text = str(Budget(unit.most, unit.name))
+    largest = Budget.parse(text)
+    assert largest == Budget(unit.most, unit.name)
+    assert math.isfinite(largest.amount)
+    assert str(largest) == text
+    with pytest.raises(UserError, match=f"too large: at most {re.escape(text)}"):
+        Budget.parse(f"{unit.most * 2:.0f}{unit.suffix}")
 
 
 def test_every_unit_reads_its_own_suffix() -> None:

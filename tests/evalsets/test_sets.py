@@ -15,6 +15,7 @@ from infer.core.problem import Problem
 from infer.errors import UserError
 from infer.evalsets import Template, find, names
 from infer.evalsets.base import MATHEMATICS
+from infer.runs.job import Job, Plan
 from tests.packages import install
 
 DATA = Path(os.environ.get("INFER_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -41,6 +42,34 @@ def test_named_sets_are_pinned(name: str) -> None:
     assert (found.name, repo.count("/"), len(revision)) == (name, 1, 40)
     assert found.template == MATHEMATICS
     assert str(NAMED[name]) in found.summary
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise RuntimeError('set MY_HOME\\n first')", "can't be read: RuntimeError: set MY_HOME first"),
+        ("yield Problem('a', '1+1'); raise OSError('gone')", "can't be read: OSError: gone"),
+        ("yield Problem('a', '1+1'); yield Problem('b', '1'); yield Problem('a', '2')", "id 'a' occurs twice"),
+        ("yield {'id': 'a'}", "has a dict, which is no Problem"),
+        ("return None", "can't be read: TypeError: 'NoneType'"),
+    ],
+)
+def test_a_set_of_another_package_that_is_wrong_is_named(
+    body: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"""
+from infer.core.problem import Problem
+from infer.evalsets.base import EvalSet
+def load():
+    {body}
+MINE = EvalSet("mine", "one of mine", "procedural", load)
+"""
+    install(tmp_path, monkeypatch, "infer.evalsets", "mine = elsewhere:MINE", source)
+    with pytest.raises(UserError) as caught:
+        list(Plan(Job(on="mine")).problems(None))
+    assert str(caught.value).startswith("evaluation set mine")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_names() -> None:

@@ -237,7 +237,7 @@ async def test_copies_of_a_step_are_one_child_and_scored_once() -> None:
     for digits in map(str, range(10)):
         setting = toy.setting(sampling=Sampling(temperature=0, max_tokens=60))
         search, tree, _ = await run(
-            setting, MCTSOptions(simulations=10**6, alpha=0, width=3, values="prm", parallel=1), digits
+            setting, MCTSOptions(simulations=10_000, alpha=0, width=3, values="prm", parallel=1), digits
         )
         everything = list(states(tree.root))
         assert all(len(state.children) <= 1 for state in everything)
