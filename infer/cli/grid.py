@@ -188,7 +188,7 @@ def _done(cell: Cell, folder: Path) -> set[str]:
     """The problems a cell has solved; checks that its folder, if it is there, is this cell's."""
     if not (folder / cell.folder).exists():
         return set()
-    with Run.open(folder / cell.folder, cell.plan.config(), describe_machine()) as run:
+    with Run.open(folder / cell.folder, cell.plan.config(), describe_machine(), cell.plan.defaults()) as run:
         return run.done
 
 
@@ -203,7 +203,7 @@ async def _cell(
 ) -> None:
     """Solves those of the problems `asked` that a cell's run lacks."""
     earlier = Tally()
-    with Run.open(folder, cell.plan.config(), describe_machine()) as run:
+    with Run.open(folder, cell.plan.config(), describe_machine(), cell.plan.defaults()) as run:
         for solution in run.solutions():
             if solution.problem_id in asked:
                 earlier.add(solution)

@@ -44,7 +44,9 @@ def solve(job: Job, machine: Machine, how: RunOptions) -> int:
         folder = fresh_folder(f"{Path(plan.evalset.name).stem}-{plan.strategy.name}")
     earlier = Tally()
     with ExitStack() as stack:
-        run = stack.enter_context(Run.open(folder, plan.config(), describe_machine())) if folder is not None else None
+        run = None
+        if folder is not None:
+            run = stack.enter_context(Run.open(folder, plan.config(), describe_machine(), plan.defaults()))
         if not how.debug:
             stack.enter_context(engine_noise_to(folder))
         # solutions come in any order and --limit may have been larger: what the run holds besides is not counted

@@ -48,4 +48,6 @@ def build(model: type[Model], given: Mapping[str, Any], spelled: Callable[[str],
         if first["type"] == "literal_error":
             known = re.findall(r"'(.*?)'", first["ctx"]["expected"])
             raise UserError(f"unknown {name} {value!r}: {nearest(value, known)}") from None
+        if first["type"] == "string_unicode":
+            raise UserError(f"{spelled(name)} is not UTF-8 text, or has half a character: type it again") from None
         raise UserError(f"{spelled(name)} {shlex.quote(str(value))}: {first['msg']}") from None

@@ -17,7 +17,7 @@ from infer.core.interrupts import interruptible
 from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.options import MOST, MOST_TOKENS, Options
 from infer.core.pricing import Pricing
-from infer.core.problem import HALVES, Problem
+from infer.core.problem import Problem
 from infer.core.search import Setting
 from infer.core.solution import Solution
 from infer.core.solve import Failure, solve
@@ -209,8 +209,6 @@ class Plan:
             raise UserError("name one of a question and --on, not both")
         if job.question is not None and not job.question.strip():
             raise UserError("the question is empty")
-        if job.question is not None and HALVES.search(job.question):
-            raise UserError("the question is not UTF-8 text, or has half a character in it: type it again")
         for name in ("problem_column", "answer_column", "id_column", "split"):
             if job.question is not None and getattr(job, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} says how to read what --on names: a question has none")
@@ -296,6 +294,12 @@ class Plan:
             "step_tokens": self.step_tokens,
             "delimiter": self.delimiter,
         }
+
+    def defaults(self) -> dict[str, Any]:
+        """The part of `config` that later versions may extend: the strategy's options at their defaults."""
+        fields = type(self.options).model_fields.items()
+        options = {name: field.get_default() for name, field in fields if not field.is_required()}
+        return {"options": options}
 
     @property
     def sampling(self) -> Sampling:

@@ -16,7 +16,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -105,11 +105,14 @@ class Run:
         self._file: int | None = None
 
     @classmethod
-    def open(cls, path: Path, config: dict[str, Any], facts: dict[str, Any]) -> Self:
+    def open(
+        cls, path: Path, config: dict[str, Any], facts: dict[str, Any], later: Mapping[str, Any] | None = None
+    ) -> Self:
         """Creates the run's folder, or resumes the run in it.
 
         On resumption a last line without its newline is completed if it holds a whole solution, and dropped otherwise:
         it is what was being written when the writer died. Facts that changed are noted beside the earlier ones.
+        `later` are the settings' defaults: a setting that did not exist when the run began had its default's effect.
         Raises UserError where the folder can't be written, belongs to a run of another config or version, is in use by
         another process, or holds a line that is no solution.
         """
@@ -117,7 +120,7 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path, Lock(path))
             try:
-                run._describe(config, facts)
+                run._describe(config, facts, later or {})
                 run._recover()
             except BaseException:
                 run.close()
@@ -189,11 +192,11 @@ class Run:
             record["facts"].append({**last, **facts, "since": _now()})
         _replace(path, record)
 
-    def _describe(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    def _describe(self, config: dict[str, Any], facts: dict[str, Any], later: Mapping[str, Any]) -> None:
         """Writes run.json, or checks the one that is there."""
         path = self.path / "run.json"
         if path.exists():
-            _compare(self.path, load_record(self.path)["config"], _plain(config))
+            _compare(self.path, load_record(self.path)["config"], _plain(config), _plain(dict(later)))
             self.add_facts(facts)
         elif (self.path / "solutions.jsonl").exists():
             raise UserError(f"{self.path} has solutions but no run.json: restore it, or name another folder")
@@ -338,8 +341,8 @@ def _write(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    was, now = _flat(old), _flat(new)
+def _compare(path: Path, old: dict[str, Any], new: dict[str, Any], later: dict[str, Any]) -> None:
+    was, now = {**_flat(later), **_flat(old)}, _flat(new)
     keys = [key for key in was | now if was.get(key) != now.get(key)]
     if keys:
         pairs = [(key, was.get(key, "absent"), now.get(key, "absent")) for key in keys[:3]]

@@ -402,7 +402,7 @@ def test_what_fails_in_an_engines_own_process_is_said_too(
 def test_a_warning_commands_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with engine_noise_to(tmp_path):
         logging.getLogger("infer.core").warning("problem %s is odd", "p\x1b[2J\x9b1m")
-    assert capfd.readouterr().err == "infer: problem p is odd\n"
+    assert capfd.readouterr().err == "infer: problem p\\x1b[2J\\x9b1m is odd\n"
 
 
 def test_a_log_that_can_not_be_written(tmp_path: Path) -> None:

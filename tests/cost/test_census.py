@@ -56,6 +56,11 @@ def test_variants(config: dict[str, Any]) -> None:
 IGNORED = re.compile(
     r"token_id|^use_cache|return_dict|output_|chunk_size|problem_type|label|architectures|dtype|dropout"
 )
+UNRUNNABLE = {
+    # transformers builds these, but no pass goes through them
+    *(("helium", name) for name in ("hidden_size", "num_attention_heads", "head_dim")),
+    ("gemma4_text", "enable_moe_block"),  # without a number of active experts
+}
 UNCOUNTED = {"is_decoder", "is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention"}
 
 
@@ -66,6 +71,7 @@ def test_no_field_changes_a_model_unseen(kind: str) -> None:
     from transformers import CONFIG_MAPPING
 
     base, cls = small(kind), CONFIG_MAPPING[kind]
+    compared = 0
     for field in dataclasses.fields(cls):
         name = cls.attribute_map.get(field.name, field.name)
         if IGNORED.search(field.name) or field.name in UNCOUNTED:
@@ -79,8 +85,10 @@ def test_no_field_changes_a_model_unseen(kind: str) -> None:
             continue
         try:
             assert read_spec(config).params == expected, (name, config[name])
-        except UserError as error:  # a config that transformers builds, but cannot run
-            assert kind == "helium", error  # noqa: PT017
+        except UserError:
+            assert (kind, name) in UNRUNNABLE
+        compared += 1
+    assert compared >= 5
 
 
 def _other(value: Any, annotation: str) -> Any:

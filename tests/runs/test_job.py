@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from infer.core.generator import Request, Sampling
 from infer.errors import UserError
 from infer.generate import backends, engine
 from infer.runs.job import Job, Machine, Plan, _shares, open_models
+from infer.runs.run import Run
 from tests.fake_server import Json, Server
 
 
@@ -88,10 +90,12 @@ def test_models_that_are_split_share_the_memory_of_all_their_gpus(monkeypatch: p
     assert theirs * 80e9 > 14.2e9 / 2
 
 
-def test_a_runs_record_is_the_one_that_earlier_versions_wrote() -> None:
-    """A run is resumed only if its config is equal, so no field may change its name, its form or its default."""
-    job = Job(strategy="best-of-n", options=("n=4", "choose=majority"), budget="1k", stop=("a",), backend="vllm")
-    assert Plan(job).config() == {
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    """A run is resumed only if its config is equal, so no field may change its name, its form or its default.
+
+    An option that a strategy got since (`tests`, of best-of-n) had its default's effect.
+    """
+    earlier = {
         "question": None,
         "on": "nano",
         "problem_column": None,
@@ -122,6 +126,13 @@ def test_a_runs_record_is_the_one_that_earlier_versions_wrote() -> None:
         "evalset": "procedural",
         "template": {"system": None, "user": "{problem}"},
     }
+    Run.open(tmp_path, earlier, {}).close()
+    job = Job(strategy="best-of-n", options=("n=4", "choose=majority"), budget="1k", stop=("a",), backend="vllm")
+    plan = Plan(job)
+    Run.open(tmp_path, plan.config(), {}, plan.defaults()).close()
+    other = Plan(job.model_copy(update={"options": (*job.options, "tests=9")}))
+    with pytest.raises(UserError, match=r"options\.tests was 8 and is 9"):
+        Run.open(tmp_path, other.config(), {}, other.defaults())
 
 
 def test_options_may_be_a_dictionary() -> None:
