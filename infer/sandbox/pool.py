@@ -134,9 +134,11 @@ class Sandbox:
             worker = await self._take()
             try:
                 result = await _ended(worker, program, test, self.cpu)
-            except BaseException:
+            except BaseException as error:
                 self._all.remove(worker)
                 await worker.stop()
+                if isinstance(error, EOFError | ConnectionError):
+                    raise RuntimeError("a server of the sandbox has ended: was it killed?") from error
                 raise
             self._free.append(worker)
         return result
@@ -190,6 +192,8 @@ class _Worker:
         worker = cls(process, ours, folder)
         try:
             worker.layers = json.loads(await worker.receive())
+            if "root" in worker.layers["on"]:
+                os.rmdir(folder)  # programs have one in memory
             _report(worker.layers, require=sandbox.require)
         except (EOFError, ConnectionError):
             assert process.stderr is not None
