@@ -50,8 +50,9 @@ class Address:
 
 def without_secrets(text: str) -> str:
     """A text with the addresses in it as they may be shown. Rather too much is hidden than too little."""
-    text = re.sub(r"(\w+://)[^\s,'\"]*@", r"\1***@", text)
-    return re.sub(r"(\w+://[^\s?,'\"]*\?)[^\s,'\"]+", r"\1***", text)
+    # a scheme begins a word, and an address has an end: a long text would take minutes otherwise
+    text = re.sub(r"(\b\w+://)[^\s,'\"]{0,2000}@", r"\1***@", text)
+    return re.sub(r"(\b\w+://[^\s?,'\"]{0,2000}\?)[^\s,'\"]+", r"\1***", text)
 
 
 def _unfit(text: str, why: str) -> UserError:

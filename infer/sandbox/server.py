@@ -270,7 +270,7 @@ def main() -> None:
         settings["work"] = kernel.WORK
     for module in WARM:
         importlib.import_module(module)
-    compile("0", "<warm>", "exec")  # the first call makes the types of syntax trees, 2 ms
+    judge.rehearse()
     kernel.settle(layers, limits, settings["uid"], settings["readable"], settings["work"], processes)
     gc.collect()
     gc.freeze()

@@ -19,6 +19,7 @@ from typing import Any
 MOST_ITEMS = 100_000
 """Taken from an iterator: it may have no end."""
 _SMALL = 1 << 62
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
@@ -60,7 +61,7 @@ def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
             raise TypeError(f"a {type(value).__name__} is no plain data")
         return {"handle": handle(value)}
 
-    return json.dumps(plain(value), separators=(",", ":")).encode()
+    return _JSON.encode(plain(value)).encode()
 
 
 def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:

@@ -103,6 +103,8 @@ VALUES: dict[tuple[str | int, ...], tuple[Any, ...]] = {
     ("problem_id",): (7, None, ...),
     ("level",): (7, ...),
     ("reference",): ([], ...),
+    ("also",): ("7", [7], None),
+    ("choices",): ("A", [None], None),
     ("answer",): ({}, "\ud800"),
     ("correct",): ("yes",),
     ("finished",): (None, 1, ...),
