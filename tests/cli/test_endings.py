@@ -72,6 +72,8 @@ def test_any_width(columns: str) -> None:
 def caught(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Sends this process signals that `interrupts` has taken over, until the test ends."""
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    for number in interrupts.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
     monkeypatch.setattr(interrupts, "came", None)
     monkeypatch.setattr("atexit.register", lambda function: None)
     interrupts.watch()
