@@ -101,7 +101,7 @@ async def grader() -> AsyncIterator[Programs]:
         ("y = x + 1\n    return y", True),  # as it comes when its first line was stripped
         ("    return math.floor(helper(x)) + 1", True),  # with what the problem gives
         ("def g(x): return x + 1", False),
-        ("while True: pass", False),
+        ("def f(x): raise ValueError", False),
         ("import os\nos._exit(0)", False),
     ],
 )
