@@ -174,7 +174,7 @@ TRIES: list[Test] = [Call("f", (1,), 1), Script("assert candidate(1) == 1", entr
 async def main(kinds: list[str]) -> None:
     """Prints the layers, and each program's outcomes by its name, as JSON. Needs no package, so any Python may run it."""
     names, programs = zip(*(item for kind in kinds for item in KINDS[kind][0].items()), strict=True)
-    async with Sandbox(workers=2, cpu=0.4, idle=0.4, memory=1 << 29) as sandbox:
+    async with Sandbox(workers=2, cpu=0.4, idle=1, memory=1 << 29) as sandbox:
         results = await asyncio.gather(*(sandbox.run(program, TRIES) for program in programs))
         outcomes = {name: [end.outcome for end in ends] for name, ends in zip(names, results, strict=True)}
         print(json.dumps([await sandbox.layers(), outcomes]))

@@ -24,7 +24,7 @@ KINDS = hostile.KINDS
 
 @pytest_asyncio.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(workers=2, cpu=0.4, idle=0.4, memory=1 << 29) as sandbox:
+    async with Sandbox(workers=2, cpu=0.4, idle=1, memory=1 << 29) as sandbox:
         yield sandbox
 
 
