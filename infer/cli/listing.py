@@ -15,6 +15,7 @@ from infer.cli.app import app, examples
 from infer.cli.terminal import out
 from infer.core.formats import clean
 from infer.errors import UserError, nearest
+from infer.generate import backends
 from infer.nano import checkpoint
 from infer.runs.models import packaged
 from infer.runs.verifiers import SELF
@@ -28,14 +29,15 @@ from infer.verifiers import families, self_evaluation
     ),
 )
 def list_(
-    kind: Annotated[str, typer.Argument(help="strategies, evalsets, verifiers or models.")],
+    kind: Annotated[str, typer.Argument(help="strategies, evalsets, verifiers, backends or models.")],
     show: Annotated[str | None, typer.Option(metavar="NAME", help="All about one of them.")] = None,
 ) -> None:
-    """List what there is: strategies with their options, evaluation sets, kinds of verifiers, packaged models."""
+    """List what there is: strategies with their options, evaluation sets, verifiers, backends, packaged models."""
     listings: dict[str, Callable[[str | None], None]] = {
         "strategies": _list_strategies,
         "evalsets": _list_evalsets,
         "verifiers": _list_verifiers,
+        "backends": _list_backends,
         "models": _list_models,
     }
     if kind not in listings:
@@ -102,6 +104,19 @@ def _list_verifiers(name: str | None) -> None:
     table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
     for known in [*families.names(), SELF]:
         table.add_row(known, _or_why(lambda name: Text(about(name).partition("\n")[0]), known))
+    out.print(table)
+
+
+def _list_backends(name: str | None) -> None:
+    def about(known: str) -> Text:
+        return Text(inspect.getdoc(backends.find(known).open_generator) or "")
+
+    if name is not None:
+        out.print(Text(name, style="bold"), about(name), sep="\n")
+        return
+    table = Table.grid(Column(style="bold", no_wrap=True), Column(), padding=(0, 2))
+    for known in backends.names():
+        table.add_row(known, _or_why(about, known))
     out.print(table)
 
 

@@ -64,7 +64,7 @@ class Backend:
 
     name: str
     open_generator: Callable[[ModelArgs], Awaitable[Generator]]
-    """Raises UserError for a model that can't be opened."""
+    """Raises UserError for a model that can't be opened. `infer list backends` shows its docstring."""
     open_reader: OpenReader | None = None
     """For reward models. None: they run on the default backend."""
     local: bool = True
@@ -92,6 +92,7 @@ def default() -> str:
 
 
 async def _vllm_generator(args: ModelArgs) -> Generator:
+    """vLLM on this machine, with one continuously batched engine."""
     from infer.generate.vllm import VLLMGenerator
 
     engine = _engine(args, "generate")
@@ -147,6 +148,7 @@ def _vllm_memory() -> float | None:
 
 
 async def _transformers_generator(args: ModelArgs) -> Generator:
+    """Plain transformers on this machine: the reference, and the fallback."""
     from infer.generate.transformers import TransformersGenerator
 
     assert args.model is not None
@@ -192,6 +194,7 @@ async def _warm_reader(reader: Reader, args: ModelArgs) -> Reader:
 
 
 async def _openai_generator(args: ModelArgs) -> Generator:
+    """A server with OpenAI's API, which --base-url names."""
     from infer.generate.openai import OpenAIGenerator
 
     assert args.base_url is not None

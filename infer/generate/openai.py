@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.generator import Completion, Message, Request, Sampling, room_after
 from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish, Prompt
@@ -206,9 +206,8 @@ class OpenAIGenerator:
             raise RuntimeError(f"the connection to {self._base_url} is closed")
         if not self.token_exact and not isinstance(request.prompt, str):
             raise UserError(f"{self._base_url} takes no token ids: give it the prompt as text")
-        if not isinstance(request.prompt, str) and not 0 < len(request.prompt) < self.max_context:
-            size, most = len(request.prompt), self.max_context - 1
-            raise UserError(f"{self.model}: a prompt of {size} tokens; it takes 1 to {most}")
+        if not isinstance(request.prompt, str):
+            room_after(request.prompt, self.max_context, self.model)
         try:
             # tasks of their own, so that `close` cancels them and not their caller
             calls = (asyncio.create_task(self._complete(request, request.seed + i)) for i in range(request.n))

@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from infer.core.generator import Completion, Message, Request
+from infer.core.generator import Completion, Message, Request, room_after
 from infer.core.reader import Reader
 from infer.core.tree import Finish
 from infer.cost.config import known_spec
@@ -199,9 +199,7 @@ class TransformersGenerator:
         if self._closed:
             raise RuntimeError(f"{self.model} is closed")
         prompt = self._tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
-        room = self.max_context - len(prompt)
-        if not prompt or room < 1:
-            raise UserError(f"{self.model}: a prompt of {len(prompt)} tokens; it takes 1 to {self.max_context - 1}")
+        room = room_after(prompt, self.max_context, self.model)
         limit, loop = min(request.max_tokens, room), asyncio.get_running_loop()
         rows = [
             _Row(

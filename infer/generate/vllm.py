@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.generator import Completion, Message, Request, Sampling, room_after
 from infer.core.reader import Reader
 from infer.core.tasks import gather_or_cancel
 from infer.core.tree import Finish
@@ -43,6 +43,7 @@ class VLLMGenerator:
     async def generate(self, request: Request) -> list[Completion]:
         prompt = request.prompt
         assert not isinstance(prompt, str), "vLLM continues token ids"
+        room_after(prompt, self.max_context, self._engine.tokenizer.name_or_path)
         from infer.generate.draws import flawed
 
         params = [self._params(request, request.seed + i) for i in range(request.n)]

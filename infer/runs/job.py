@@ -96,8 +96,8 @@ class Job(BaseModel):
     prm_revision: Annotated[str | None, Flag(MODELS), Field(description="Revision of the PRM on the hub.")] = None
     backend: Annotated[str, Flag(MODELS)] = Field(
         default_factory=backends.default,
-        description="vllm, transformers, or openai (a completions server). Default: vllm if it is installed, else "
-        "transformers.",
+        description="vllm, transformers, openai (a completions server), or another package's (infer list backends). "
+        "Default: vllm if it is installed, else transformers.",
     )
     base_url: Annotated[
         str | None, Flag(MODELS), Field(description="URL of the server, such as http://127.0.0.1:8000/v1.")

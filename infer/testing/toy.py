@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from infer.core.generator import Completion, Message, Request, Sampling
+from infer.core.generator import Completion, Message, Request, Sampling, room_after
 from infer.core.grading import Verdict
 from infer.core.ledger import Budget
 from infer.core.options import Options
@@ -52,7 +52,10 @@ def hashed(*key: object) -> float:
 
 
 class ToyGenerator:
-    """Implements `Generator`. Calls take a random number of turns, so they end in another order than they began."""
+    """Implements `Generator`. Calls take a random number of turns, so they end in another order than they began.
+
+    It can't be read: it has no words.
+    """
 
     def __init__(self, max_context: int = 200, seed: int = 0) -> None:
         self.max_context = max_context
@@ -60,6 +63,7 @@ class ToyGenerator:
         self.generated = self.prompt_tokens = self.calls = self.in_flight = 0
         self.log: list[Call] = []
         self._turns = random.Random(seed)
+        self._closed = False
 
     async def encode(self, messages: Sequence[Message]) -> list[int]:
         return [int(character) for message in messages for character in message["content"] if character.isdigit()]
@@ -73,22 +77,27 @@ class ToyGenerator:
         try:
             for _ in range(self._turns.randrange(8)):
                 await asyncio.sleep(0)
+            if self._closed:
+                raise RuntimeError("the toy is closed")
         finally:
             self.in_flight -= 1
         assert not isinstance(request.prompt, str)
-        assert len(request.prompt) + request.max_tokens <= self.max_context
         return [self._complete(request, request.prompt, request.seed + i) for i in range(request.n)]
 
     def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
+        limit = min(request.max_tokens, room_after(prompt, self.max_context, "the toy"))
         rng, tokens, finish = random.Random(seed), list[int](), "length"
         if request.deadline is not None and time.monotonic() >= request.deadline:
             return Completion([], 0, "", "length", [] if request.logprobs else None, 0, 0)
         stops = [*request.sampling.stop, *([request.delimiter] if request.delimiter else [])]
         longest = max(map(len, stops), default=0)
-        while len(tokens) < request.max_tokens:
-            weights = truncated(probabilities([*prompt, *tokens]), request.sampling)
+        logprobs = list[float]()
+        while len(tokens) < limit:
+            own = probabilities([*prompt, *tokens])
+            weights = truncated(heated(own, request.sampling.temperature), request.sampling)
             greedy = request.sampling.temperature == 0
             tokens.append(weights.index(max(weights)) if greedy else rng.choices(range(12), weights)[0])
+            logprobs.append(math.log(own[tokens[-1]]))
             if tokens[-1] == END:
                 finish = "end"
                 break
@@ -98,11 +107,11 @@ class ToyGenerator:
                 break
         self.generated += len(tokens)
         self.prompt_tokens += len(prompt)
-        logprobs = [-1.0] * len(tokens) if request.logprobs else None
         ended: Finish = finish  # type: ignore[assignment]
         cached = len(prompt) // 2
         self.log.append(Call(SPEC, len(prompt) - cached, cached, len(tokens)))
-        return Completion(tokens, len(tokens), decode(tokens), ended, logprobs, len(prompt) - cached, cached)
+        told = logprobs if request.logprobs else None
+        return Completion(tokens, len(tokens), decode(tokens), ended, told, len(prompt) - cached, cached)
 
     def reader(self, pair: tuple[str, str]) -> Reader:
         raise UserError("a toy has no words")
@@ -110,7 +119,8 @@ class ToyGenerator:
     def describe(self) -> dict[str, Any]:
         return {"backend": "toy"}
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self._closed = True
 
 
 class ToyVerifier:
@@ -157,6 +167,14 @@ def _probabilities(prefix: tuple[int, ...]) -> list[float]:
     if not prefix or prefix[-1] == DELIMITER:
         weights[DELIMITER] = weights[END] = 0.0
     return [weight / sum(weights) for weight in weights]
+
+
+def heated(weights: list[float], temperature: float) -> list[float]:
+    """The distribution at a temperature; unchanged at 1, and at 0, where the greatest is taken."""
+    if temperature in (0, 1):
+        return weights
+    powers = [weight ** (1 / temperature) for weight in weights]
+    return [power / sum(powers) for power in powers]
 
 
 def truncated(weights: list[float], sampling: Sampling) -> list[float]:

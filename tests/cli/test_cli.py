@@ -82,6 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["list", "strategies", "--show", "astr"], ["did you mean astar?"]),
         (["list", "models", "--show", "nano"], ["nano-s"]),
         (["list", "verifiers", "--show", "gen-pmr"], ["'gen-pmr'", "did you mean gen-prm"]),
+        (["list", "backends", "--show", "vlm"], ["'vlm'", "did you mean vllm?"]),
         (["cost", "-s", "greedy", "--branches", "4"], ["--branches 4", "greedy", "leave it out"]),
         (["cost", "-s", "astar"], ["astar", "infer sweep --dry-run"]),
         (["cost", "-s", "beam", "--n", "6"], ["--n 6 is not divisible by --branches 4"]),
@@ -184,6 +185,8 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
     assert run(["list", "verifiers", "--show", "gen-prm"]) == 0
     assert "a critique and a verdict" in capsys.readouterr().out
+    assert run(["list", "backends"]) == 0
+    assert "Plain transformers on this machine" in capsys.readouterr().out
     assert run(["list", "models"]) == 0
     assert "nano-s" in capsys.readouterr().out
 
@@ -511,7 +514,7 @@ def test_default_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytes
     assert all(folder.is_dir() for folder in folders)
 
 
-@pytest.mark.parametrize("kind", ["strategies", "evalsets", "verifiers"])
+@pytest.mark.parametrize("kind", ["strategies", "evalsets", "verifiers", "backends"])
 def test_a_broken_package_does_not_break_the_lists(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -521,7 +524,7 @@ def test_a_broken_package_does_not_break_the_lists(
     assert run(["list", kind]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "can't be loaded from elsewhere:thing: RuntimeError: set MY_HOME first" in said
-    assert {"strategies": "astar", "evalsets": "math500", "verifiers": "qwen-prm"}[kind] in said
+    assert {"strategies": "astar", "evalsets": "math500", "verifiers": "qwen-prm", "backends": "vllm"}[kind] in said
 
 
 def test_what_broke_leaves_its_traceback_in_the_log(

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from infer.core.generator import Sampling
+from infer.core.generator import Completion, Request, Sampling
 from infer.core.options import ScoredOptions
+from infer.core.search import Until
 from infer.core.tree import Node
 from infer.errors import BudgetSpent, UserError
 from infer.testing import toy
@@ -52,6 +53,22 @@ async def test_a_conversation_without_room_is_final() -> None:
     search = await toy.search(toy.setting(generator=toy.ToyGenerator(max_context=20)))
     assert (await search.chat([{"role": "user", "content": "1" * 20}])).final
     assert not (await search.chat([{"role": "user", "content": "1" * 19}])).final
+
+
+@pytest.mark.parametrize("until", ["step", "end"])
+async def test_no_more_is_asked_for_than_the_context_has_room_for(until: Until) -> None:
+    asked: list[int] = []
+
+    class Toy(toy.ToyGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            asked.append(len(request.prompt) + request.max_tokens)
+            return await super().generate(request)
+
+    search = await toy.search(toy.setting(generator=Toy(max_context=16)), "1234")
+    nodes = [search.root]
+    while nodes := [node for node in nodes if not node.final]:
+        nodes = await search.sample(nodes, 2, until=until)
+    assert max(asked) == 16
 
 
 async def test_forced_text_is_part_of_the_trajectory_and_not_generated() -> None:

@@ -1,7 +1,6 @@
 """The laws of generators on every backend, with nano-s in float32."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,8 +23,7 @@ class TestVLLM(GeneratorLaws):
 
 
 class TestTransformers(GeneratorLaws):
-    @pytest.fixture(scope="class")
-    def generator(self) -> Any:
+    async def open(self) -> Any:
         from infer.generate.transformers import TransformersGenerator
 
         return TransformersGenerator(checkpoint("nano-s"), dtype="float32")
@@ -35,11 +33,15 @@ class TestTransformers(GeneratorLaws):
 
 
 class TestVLLMServer(GeneratorLaws):
-    @pytest.fixture
-    async def generator(self, nano_server: Server) -> AsyncIterator[OpenAIGenerator]:
-        generator = await OpenAIGenerator.connect(nano_server.url)
-        yield generator
-        await generator.close()
+    sized = False
+    url: ClassVar[str]
+
+    @pytest.fixture(autouse=True, scope="class")
+    def server(self, nano_server: Server) -> None:
+        type(self).url = nano_server.url
+
+    async def open(self) -> OpenAIGenerator:
+        return await OpenAIGenerator.connect(self.url)
 
     def held(self, generator: OpenAIGenerator) -> int:
         return len(generator._running)
@@ -50,9 +52,7 @@ class TestServerOfTexts(TestVLLMServer):
 
     token_ids = False
 
-    @pytest.fixture
-    async def generator(self, nano_server: Server) -> AsyncIterator[OpenAIGenerator]:
-        generator = await OpenAIGenerator.connect(nano_server.url)
+    async def open(self) -> OpenAIGenerator:
+        generator = await super().open()
         generator.token_exact = False
-        yield generator
-        await generator.close()
+        return generator

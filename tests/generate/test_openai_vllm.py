@@ -107,8 +107,3 @@ async def test_a_reader_is_as_in_process(generator: OpenAIGenerator, nano_server
         assert [scores.generated, scores.prefill + scores.cached] == counted == [2, sum(ends)]
     with pytest.raises(UserError, match="'Yes' is 3 tokens to the tokenizer"):
         generator.reader(("Yes", "No"))
-
-
-async def test_a_prompt_that_is_too_long(generator: OpenAIGenerator) -> None:
-    with pytest.raises(UserError, match="a prompt of 1024 tokens; it takes 1 to 1023"):
-        await one(generator, [50] * 1024)

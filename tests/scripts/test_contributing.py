@@ -1,12 +1,17 @@
 """The examples of CONTRIBUTING.md do what it says. tests/strategies/test_find.py installs its first strategy."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from infer.core.problem import Problem
+from infer.nano import checkpoint
+from infer.testing import GeneratorLaws
+from infer.testing.toy import ToyGenerator
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -43,3 +48,22 @@ async def test_the_grader(answer: str, right: bool) -> None:
 async def test_the_grader_groups_equal_answers() -> None:
     grader = example("words.py")["Words"]()
     assert await grader.group(Problem("p", ""), ["Rome", None, "Paris.", "rome", "paris"]) == [0, -1, 2, 0, 2]
+
+
+async def test_the_backend_and_its_laws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example's own test opens the example's generator, and is a class of laws."""
+    modules = {name: ModuleType(name) for name in ("my_package", "my_package.engine", "my_package.backend")}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    opened: list[tuple[str, dict[str, Any]]] = []
+
+    def generator(model: str, **how: Any) -> ToyGenerator:
+        opened.append((model, how))
+        return ToyGenerator()
+
+    vars(modules["my_package.engine"])["MyGenerator"] = generator
+    vars(modules["my_package.backend"]).update(example("backend.py"))
+    laws = example("test_mine.py")["TestMine"]
+    assert issubclass(laws, GeneratorLaws)
+    assert isinstance(await laws().open(), ToyGenerator)
+    assert opened == [(str(checkpoint("nano-xs")), {"dtype": "auto", "max_context": None})]

@@ -2,24 +2,31 @@
 
 import asyncio
 import itertools
+import math
 import os
+import random
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infer.core.generator import Completion, Request
+from infer.core.generator import Completion, Message, Request, Sampling
 from infer.core.options import Options, ScoredOptions
+from infer.core.pricing import Call
+from infer.core.reader import Reader
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.usage import Usage
-from infer.testing import GeneratorLaws, StrategyLaws
+from infer.core.verifier import Scores
+from infer.cost.model import ModelSpec
+from infer.testing import GeneratorLaws, StrategyLaws, generator_laws, toy
 from infer.testing.toy import ToyGenerator
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -28,8 +35,7 @@ CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 class TestToyGenerator(GeneratorLaws):
     prompts = ("48", "27", "265")
 
-    @pytest.fixture
-    def generator(self) -> ToyGenerator:
+    async def open(self) -> ToyGenerator:
         return ToyGenerator()
 
     def held(self, generator: ToyGenerator) -> int:
@@ -52,19 +58,19 @@ class TestTheFunction(StrategyLaws):
 class TestMine(GeneratorLaws):
     prompts = ["48", "27", "265"]
 
-    @pytest_asyncio.fixture
-    async def generator(self):
-        generator = ToyGenerator()
-        yield generator
-        await generator.close()
+    async def open(self):
+        return ToyGenerator()
 
 
 class Texts(ToyGenerator):
     async def encode(self, messages):
-        return messages[0]["content"]
+        return "".join(message["content"] for message in messages)
+
+    async def tokenize(self, text):
+        return text
 
     async def generate(self, request):
-        ids = await self.tokenize(request.prompt)
+        ids = await super().tokenize(request.prompt)
         return [replace(done, tokens=[]) for done in await super().generate(replace(request, prompt=ids))]
 
 
@@ -73,7 +79,10 @@ class TestTexts(TestMine):
 
     @pytest_asyncio.fixture
     async def generator(self):
-        yield Texts()
+        yield await self.open()
+
+    async def open(self):
+        return Texts()
 """
 
 
@@ -98,7 +107,7 @@ def test_another_package_runs_them(tmp_path: Path, mode: str) -> None:
     (tests / "test_mine.py").write_text(LAWS)
 
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", f"--asyncio-mode={mode}"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CONTRIBUTING.parent}"}
     done = subprocess.run(command, cwd=tests, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in done.stdout
@@ -114,7 +123,11 @@ def test_another_package_runs_them(tmp_path: Path, mode: str) -> None:
         if law.startswith("test_")
     }
     scored = "test_what_is_too_long_for_the_verifier_is_not_scored_and_the_solution_says_so"
-    assert laws - passed == {f"TestShortest::{scored}", f"TestTheFunction::{scored}"}  # the strategy asks for no scores
+    assert laws - passed == {
+        f"TestShortest::{scored}",  # the strategy asks for no scores
+        f"TestTheFunction::{scored}",
+        "TestMine::test_a_reader_gives_the_probability_of_one_token_over_another",  # a toy can't be read
+    }
 
 
 # Broken strategies
@@ -264,6 +277,133 @@ class Late(Changed):
         return replace(request, deadline=None)
 
 
+class Retrospective(Changed):
+    """Finds the delimiter in the prompt too."""
+
+    def request(self, request: Request) -> Request:
+        return replace(request, max_tokens=1) if self._met(request) else request
+
+    def completion(self, done: Completion, request: Request) -> Completion:
+        return replace(done, finish="step") if self._met(request) else done
+
+    def _met(self, request: Request) -> bool:
+        assert not isinstance(request.prompt, str)
+        return request.delimiter is not None and request.delimiter in toy.decode(request.prompt)
+
+
+class Reversed(Changed):
+    async def generate(self, request: Request) -> list[Completion]:
+        return (await super().generate(request))[::-1]
+
+
+class Endless(Changed):
+    def completion(self, done: Completion, request: Request) -> Completion:
+        return replace(done, finish="length")
+
+
+class WithoutEnd(Changed):
+    def completion(self, done: Completion, request: Request) -> Completion:
+        if done.finish != "end":
+            return done
+        return replace(done, tokens=done.tokens[:-1], num_tokens=done.num_tokens - 1)
+
+
+class EndShown(Changed):
+    def completion(self, done: Completion, request: Request) -> Completion:
+        return replace(done, text=f"{done.text}<end>") if done.finish == "end" else done
+
+
+class Unbounded(Changed):
+    def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
+        if len(prompt) >= self.max_context:
+            return super()._complete(request, prompt, seed)
+        return ToyGenerator(max_context=10**6)._complete(request, prompt, seed)
+
+
+class Crowding(Unbounded):
+    """Has no room, and does not say so."""
+
+    def _complete(self, request: Request, prompt: list[int], seed: int) -> Completion:
+        return ToyGenerator(max_context=10**6)._complete(request, prompt, seed)
+
+
+class Cached(Changed):
+    def completion(self, done: Completion, request: Request) -> Completion:
+        return replace(done, prefill=0, cached=done.prefill + done.cached)
+
+
+class Logprobs(Changed):
+    def change(self, value: float, sampling: Sampling) -> float:
+        raise NotImplementedError
+
+    def completion(self, done: Completion, request: Request) -> Completion:
+        return replace(done, logprobs=[self.change(value, request.sampling) for value in done.logprobs or []])
+
+
+class Binary(Logprobs):
+    def change(self, value: float, sampling: Sampling) -> float:
+        return value / math.log(2)
+
+
+class Constant(Logprobs):
+    def change(self, value: float, sampling: Sampling) -> float:
+        return -1.0
+
+
+class OfTheTruncated(Logprobs):
+    def change(self, value: float, sampling: Sampling) -> float:
+        return 0.0 if sampling.top_k == 1 else value
+
+
+class OfTheHeated(Logprobs):
+    def change(self, value: float, sampling: Sampling) -> float:
+        return value / (sampling.temperature or 1)
+
+
+class Lukewarm(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, sampling=replace(request.sampling, temperature=1.0))
+
+
+class Inverted(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, sampling=replace(request.sampling, temperature=1 / request.sampling.temperature))
+
+
+class TwoMore(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, sampling=replace(request.sampling, top_k=2 * request.sampling.top_k - 1))
+
+
+class OneAlone(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, sampling=replace(request.sampling, top_k=1))
+
+
+class Whole(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, sampling=replace(request.sampling, top_p=1.0, min_p=0.0))
+
+
+class Unsized(ToyGenerator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = None
+
+
+class Amnesiac(ToyGenerator):
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
+        return await super().encode(messages[-1:])
+
+
+class Marking(ToyGenerator):
+    async def tokenize(self, text: str) -> list[int]:
+        return [0, *await super().tokenize(text)]
+
+
+DRAWS, CUT = "test_tokens_are_drawn_as_their_log_probabilities_say", "test_a_truncation_leaves_the_likeliest_tokens"
+
+
 @pytest.mark.parametrize(
     ("generator", "law", "arguments"),
     [
@@ -277,12 +417,171 @@ class Late(Changed):
         (Stingy, "test_the_whole_context_can_be_used_and_no_more", {}),
         (Uncounted, "test_every_token_is_counted", {}),
         (Certain, "test_every_token_is_counted", {}),
+        (Retrospective, "test_greedy_in_steps_is_greedy_in_one_go", {"size": None}),
+        (Reversed, "test_a_token_is_that_of_its_seed", {}),
+        (Endless, "test_the_end_token_is_counted_and_not_shown", {}),
+        (WithoutEnd, "test_the_end_token_is_counted_and_not_shown", {}),
+        (EndShown, "test_the_end_token_is_counted_and_not_shown", {}),
+        (Unbounded, "test_the_whole_context_can_be_used_and_no_more", {}),
+        (Crowding, "test_the_whole_context_can_be_used_and_no_more", {}),
+        (Cached, "test_a_new_prompt_is_computed", {}),
+        (Binary, DRAWS, {"sampling": Sampling(temperature=1.0)}),
+        (Constant, DRAWS, {"sampling": Sampling(temperature=1.0)}),
+        (Lukewarm, DRAWS, {"sampling": Sampling(temperature=0.5)}),
+        (Inverted, DRAWS, {"sampling": Sampling(temperature=2.0)}),
+        (TwoMore, CUT, {"sampling": Sampling(temperature=2.0, top_k=2)}),
+        (OneAlone, CUT, {"sampling": Sampling(temperature=2.0, top_k=2)}),
+        (Whole, CUT, {"sampling": Sampling(temperature=1.0, top_p=0.5)}),
+        (Whole, CUT, {"sampling": Sampling(temperature=1.0, min_p=0.3)}),
+        (OfTheTruncated, "test_a_truncation_to_one_token_is_greedy", {"only_one": {"top_k": 1}}),
+        (OfTheHeated, "test_a_truncation_to_one_token_is_greedy", {"only_one": {"top_k": 1}}),
+        (Unsized, "test_its_sizes_are_known", {}),
+        (Amnesiac, "test_a_chat_is_encoded_whole_and_ready_for_the_answer", {}),
+        (Marking, "test_a_chat_is_encoded_whole_and_ready_for_the_answer", {}),
         (Untruncated, "test_a_truncation_to_one_token_is_greedy", {"only_one": {"top_k": 1}}),
         (Late, "test_a_deadline_leaves_the_beginning_of_what_would_have_come", {}),
     ],
 )
-async def test_a_broken_generator_fails(generator: type[Changed], law: str, arguments: dict[str, Any]) -> None:
+async def test_a_broken_generator_fails(generator: type[ToyGenerator], law: str, arguments: dict[str, Any]) -> None:
     laws = TestToyGenerator()
     await getattr(laws, law)(ToyGenerator(), **arguments)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
         await getattr(laws, law)(generator(), **arguments)
+
+
+class TestNoisyToy(TestToyGenerator):
+    reproducible = False
+
+
+class Unseeded(Changed):
+    def request(self, request: Request) -> Request:
+        return replace(request, seed=random.randrange(2**62))
+
+
+@pytest.mark.parametrize("generator", [Unseeded, Reversed, OneSeed])
+async def test_a_generator_may_be_noisy_and_has_to_use_its_seeds(generator: type[ToyGenerator]) -> None:
+    with pytest.raises(AssertionError, match="of 32 tokens drawn together"):
+        await TestNoisyToy().test_a_token_is_that_of_its_seed(generator())
+
+
+class Open(ToyGenerator):
+    """Closing it does nothing."""
+
+    async def close(self) -> None: ...
+
+
+class Cancelling(ToyGenerator):
+    """Those who wait are cancelled."""
+
+    async def generate(self, request: Request) -> list[Completion]:
+        try:
+            return await super().generate(request)
+        except RuntimeError:
+            raise asyncio.CancelledError from None
+
+
+class Forsaking(ToyGenerator):
+    """Those who wait wait for ever."""
+
+    async def generate(self, request: Request) -> list[Completion]:
+        try:
+            return await super().generate(request)
+        except RuntimeError:
+            await asyncio.Event().wait()
+            raise
+
+
+@pytest.mark.parametrize(
+    ("generator", "says"),
+    [
+        (Open, "closing it let all calls go on"),
+        (Cancelling, "looks like a cancellation"),
+        (Forsaking, "5 s after it was closed, [0-9]+ calls still wait"),
+    ],
+)
+async def test_a_generator_that_does_not_end_its_calls_fails(
+    generator: type[ToyGenerator], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator_laws, "PATIENCE", 0.05 if generator is Forsaking else 5)
+
+    class Laws(TestToyGenerator):
+        async def open(self) -> ToyGenerator:
+            return generator()
+
+    with pytest.raises(AssertionError, match=says.replace("5 s", "0.05 s")):
+        await Laws().test_closing_fails_those_who_wait()
+
+
+class Holding(ToyGenerator):
+    """What a cancelled call held stays held."""
+
+    async def generate(self, request: Request) -> list[Completion]:
+        before = self.in_flight
+        try:
+            return await super().generate(request)
+        except asyncio.CancelledError:
+            self.in_flight = before + 1
+            raise
+
+
+class Blocking(ToyGenerator):
+    """Lets nothing else run."""
+
+    async def generate(self, request: Request) -> list[Completion]:
+        assert not isinstance(request.prompt, str)
+        return [self._complete(request, request.prompt, request.seed + i) for i in range(request.n)]
+
+
+@pytest.mark.parametrize(
+    ("generator", "says"), [(Holding, "after the call was cancelled, `held` is still 1"), (Blocking, "event loop")]
+)
+async def test_a_generator_that_can_not_be_cancelled_fails(
+    generator: type[ToyGenerator], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator_laws, "PATIENCE", 0.05)
+    with pytest.raises(AssertionError, match=says):
+        await TestToyGenerator().test_a_cancelled_call_frees_what_it_held(generator())
+
+
+class ToyReader:
+    """Reads a toy: implements `Reader`."""
+
+    tokenizer = None
+    max_context = 200
+    spec: ModelSpec | None = toy.SPEC
+
+    def __init__(self, pair: tuple[str, str], read: Callable[[float, float], float]) -> None:
+        self._pair, self._read = pair, read
+
+    def most(self, ends: Sequence[int]) -> list[Call]:
+        return [Call(toy.SPEC, ends[-1], 0, 0)]
+
+    async def read(self, tokens: list[int], ends: Sequence[int]) -> Scores:
+        one, other = map(toy.TEXT.index, self._pair)
+        weights = [toy.probabilities(tokens[:end]) for end in ends]
+        return Scores([self._read(each[one], each[other]) for each in weights], self.most(ends))
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("read", "right"),
+    [
+        (lambda one, other: one / (one + other), True),
+        (lambda one, other: other / (one + other), False),
+        (lambda one, other: one, False),
+        (lambda one, other: 0.5, False),
+        (lambda one, other: 7.5, False),
+    ],
+)
+async def test_a_reader_that_misreads_fails(read: Callable[[float, float], float], right: bool) -> None:
+    class Readable(ToyGenerator):
+        def reader(self, pair: tuple[str, str]) -> Reader:
+            return ToyReader(pair, read)
+
+    law = TestToyGenerator().test_a_reader_gives_the_probability_of_one_token_over_another
+    with nullcontext() if right else pytest.raises(AssertionError):
+        await law(Readable())
