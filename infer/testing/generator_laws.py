@@ -20,7 +20,7 @@ from infer.errors import UserError
 
 GREEDY = Sampling(temperature=0.0)
 WARM = Sampling(temperature=1.0)
-HOT = Sampling(temperature=2.0)
+HOT = Sampling(temperature=2.0)  # servers take no more
 
 UNLIKELY = 1e-6
 """A right sampler fails a statistical test with this probability."""
@@ -425,18 +425,14 @@ class GeneratorLaws:
 
         That is after the beginning of a completion drawn hot, up to the token of a probability nearest to 0.4.
         """
-        limit = min(20, self.max_tokens)
-        sampling = replace(WARM, temperature=3.0)
-        hot = (await self._requests(generator, sampling=sampling, max_tokens=limit, n=8, logprobs=True))[-1]
+        hot = (await self._requests(generator, sampling=HOT, n=8, logprobs=True))[-1]
         completions = await generator.generate(hot)
         distance, seed, count = min(
             (abs(math.exp(value) - 0.4), hot.seed + i, count)
             for i, completion in enumerate(completions)
             for count, value in enumerate(completion.logprobs or [])
         )
-        assert distance < 0.35, (
-            f"of {limit} tokens drawn hot, all were nearly certain or impossible: give other `prompts`"
-        )
+        assert distance < 0.35, "all tokens drawn hot were nearly certain or impossible: give other `prompts`"
         prompt = hot.prompt
         if count:
             (begun,) = await generator.generate(replace(hot, n=1, seed=seed, max_tokens=count))

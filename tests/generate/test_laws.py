@@ -8,6 +8,7 @@ from infer.generate.openai import OpenAIGenerator
 from infer.generate.vllm import VLLMGenerator
 from infer.nano import checkpoint
 from infer.testing import GeneratorLaws
+from tests.engines import TESTED
 from tests.servers import Server
 
 pytestmark = pytest.mark.models
@@ -17,6 +18,12 @@ class TestVLLM(GeneratorLaws):
     @pytest.fixture
     def generator(self, nano_engine: Any) -> VLLMGenerator:
         return VLLMGenerator(nano_engine)
+
+    async def open(self) -> VLLMGenerator:
+        """An engine of its own, for the law that closes it."""
+        from infer.generate.engine import start_engine
+
+        return VLLMGenerator(start_engine(checkpoint("nano-xs"), "generate", **TESTED))
 
     def held(self, generator: Any) -> int:
         return int(generator._engine._engine.get_num_unfinished_requests())
