@@ -40,7 +40,10 @@ class GeneratorLaws:
     """
 
     prompts: ClassVar[Sequence[str]] = ("23+54=?", "(12+30)*2-14=?", "((23+54)*2-88+89-99)*6=?")
-    """The user messages that the laws send. Choose some with a greedy answer of more than three characters."""
+    """The user messages that the laws send, two or more.
+
+    Greedy answers have to be of more than three characters each, and one of them has to end within `max_tokens`.
+    """
     max_tokens: ClassVar[int] = 60
     """Maximum tokens per completion."""
     token_ids: ClassVar[bool] = True
