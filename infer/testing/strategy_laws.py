@@ -100,7 +100,7 @@ class StrategyLaws:
 
     @pytest.mark.asyncio
     @pytest.mark.parametrize("budget", [None, "1k", "30prm", "2e6flops"])
-    async def test_what_is_too_long_for_the_verifier_is_not_scored_and_the_solution_says_so(
+    async def test_a_trajectory_too_long_for_the_verifier_is_not_scored_and_noted(
         self, scored: Sequence[str], budget: str | None
     ) -> None:
         noted = 0

@@ -104,7 +104,7 @@ def test_seeds_of_a_problem_are_no_new_problems() -> None:
     assert (thrice.problems, thrice.values) == (50, 150)
 
 
-def test_what_is_missing_is_counted_and_left_out() -> None:
+def test_missing_values_are_counted_and_left_out() -> None:
     estimate = share([1, np.nan, 0, np.nan], ["a", "a", "b", "c"])
     assert (estimate.mean, estimate.problems, estimate.values, estimate.missing) == (0.5, 2, 2, 2)
     nothing = share([np.nan], ["a"])

@@ -81,7 +81,7 @@ def test_a_saturating_law_ends_at_all_problems_solved() -> None:
     assert solved.parameters["top"] == pytest.approx(1, abs=1e-3)
 
 
-def test_what_is_positive_has_a_positive_interval() -> None:
+def test_a_positive_quantity_has_a_positive_interval() -> None:
     """The scale of a curve that saturates at once is known only to an order of magnitude."""
     cost = np.geomspace(50, 5e4, 8)
     noise = np.random.default_rng(0).normal(0, 0.02, 8)

@@ -356,7 +356,7 @@ def test_evaluation_sets_stand_apart(paths: list[Path], tmp_path: Path) -> None:
     assert out.read_text().count("<h2>") == 3
 
 
-def test_what_can_not_be_reported(paths: list[Path], tmp_path: Path) -> None:
+def test_runs_that_can_not_be_reported(paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="do not count 'roubles'"):
         write_report(paths, tmp_path / "a.html", unit="roubles")
     assert not (tmp_path / "a.html").exists()

@@ -141,7 +141,7 @@ async def test_another_verifier_scores_every_step_once(tmp_path: Path) -> None:
     assert math.isnan(problem["eflops"])  # the verifier's sizes are not known
 
 
-async def test_what_is_too_long_for_the_verifier_has_no_scores_any_more() -> None:
+async def test_a_solution_too_long_for_the_verifier_loses_its_scores() -> None:
     stored = solution("p", ["1", "7", None], scores=[[0.1, 0.2], [0.3], []], chosen=0)
     (again,) = await collect([stored], verifier=Short(), choose="prm", problems=problems(p="one"))
     assert [candidate.scores for candidate in again.candidates] == [None, [len("oneso\n\n") % 17 / 17], []]
@@ -248,7 +248,7 @@ async def test_a_run_that_has_nothing_to_choose_by_is_refused(choose: Choice, tm
 
 
 @pytest.mark.parametrize("damage", ["no solutions", "an older version"])
-async def test_what_can_not_be_read_leaves_no_new_run_behind(damage: str, tmp_path: Path) -> None:
+async def test_an_unreadable_run_makes_no_new_run(damage: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", random_solutions(2, 2))
     if damage == "no solutions":
         (folder / "solutions.jsonl").unlink()

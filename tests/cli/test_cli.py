@@ -372,7 +372,7 @@ def test_a_broken_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.models
-def test_what_fails_in_an_engines_own_process_is_said_too(
+def test_a_failure_in_an_engines_own_process_is_reported_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("vllm")
@@ -527,7 +527,7 @@ def test_a_broken_package_does_not_break_the_lists(
     assert {"strategies": "astar", "evalsets": "math500", "verifiers": "qwen-prm", "backends": "vllm"}[kind] in said
 
 
-def test_what_broke_leaves_its_traceback_in_the_log(
+def test_an_unexpected_error_leaves_its_traceback_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def breaks(*given: Any, **named: Any) -> None:

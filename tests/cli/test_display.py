@@ -254,7 +254,7 @@ def test_generator_and_verifier_stand_apart() -> None:
     assert rows(text)["PRM passes"] == ("0", "7 verifier tokens generated")
 
 
-def test_what_is_not_known_of_the_cost_is_not_shown() -> None:
+def test_unknown_costs_are_not_shown() -> None:
     known = Usage(decode_flops=10**12, decode_bytes=10**9, eflops=2 * 10**12, device_picoseconds=10**9, dollars=0.5)
     shown = rows(summary(tally(solution(usage=known))))
     assert shown["FLOPs"] == ("1.00T", "1.00 GB moved, 2.00T eFLOPs")
@@ -335,7 +335,7 @@ def test_nothing_a_model_writes_reaches_the_terminal_as_a_command(hostile: str, 
 
 @quick
 @given(st.text(alphabet=st.sampled_from("\x1b\x9b\x9d\x9c\x07[]0;31mP\\a\n\t\r") | st.characters(codec="utf-8")))
-def test_what_is_clean_has_no_control_characters_but_breaks_and_tabs(text: str) -> None:
+def test_clean_text_has_no_control_characters_but_breaks_and_tabs(text: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", clean(text))
     assert clean(clean(text)) == clean(text)
 

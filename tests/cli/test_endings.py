@@ -53,7 +53,7 @@ def test_closed_streams_and_pipes(command: str, code: int, says: str) -> None:
     assert done.stderr.count("\n") == bool(says)
 
 
-def test_what_is_opened_later_does_not_get_what_is_printed(tmp_path: Path) -> None:
+def test_a_file_opened_later_does_not_get_printed_text(tmp_path: Path) -> None:
     """With standard error closed, the next file that is opened has its number."""
     code = "from infer import __main__ as m; m._prepare_streams(); import os; f = open('f', 'w'); os.write(2, b'noise')"
     done = shell(f'cd {tmp_path}; {sys.executable} -c "{code}" 2>&-')

@@ -378,7 +378,7 @@ def test_a_damaged_trace_is_named_with_its_line(
     assert line.startswith(f"infer: line {number} of {path} is no event of a trace (")
 
 
-def test_what_is_no_trace_is_named(cell: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_trace_is_named(cell: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = cell / "traces" / "nano-L1-0000.jsonl"
     header = path.read_bytes().splitlines(keepends=True)[0]
     path.write_bytes(put(9, "version")(header))

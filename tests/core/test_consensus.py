@@ -292,7 +292,7 @@ def test_outputs_decide_where_they_are_given() -> None:
 
 
 @pytest.mark.parametrize("choose", [*CHOICES, posterior])
-def test_what_is_no_matrix_of_passes_is_refused(choose: Callable[[Any], object]) -> None:
+def test_other_arrays_than_matrices_of_passes_are_refused(choose: Callable[[Any], object]) -> None:
     empty: list[Any] = [[], np.zeros((0, 5), dtype=bool)]
     for nothing in empty:
         with pytest.raises(ValueError, match="no solutions to choose from"):

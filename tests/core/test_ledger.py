@@ -74,7 +74,7 @@ def test_budgets_are_read_and_written(text: str, amount: float, unit: str) -> No
         "4\nk",
     ],
 )
-def test_what_is_no_budget_is_refused(text: str) -> None:
+def test_malformed_budgets_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="budget"):
         Budget.parse(text)
 

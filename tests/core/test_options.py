@@ -32,7 +32,7 @@ def refused(name: str, *options: str) -> str:
     ("name", "option"), [(name, option) for name, option, field in FIELDS if "int" in kind(field)], ids="-".join
 )
 @pytest.mark.parametrize("value", [10**18, 10**400, 2**24 + 1])
-def test_every_count_has_a_bound_which_is_said(name: str, option: str, value: int) -> None:
+def test_every_count_has_a_bound_that_its_error_names(name: str, option: str, value: int) -> None:
     said = refused(name, f"{option}={value}")
     assert f"{option}={value}"[:100] in said
     assert said.endswith((f"less than or equal to {MOST}", f"less than or equal to {MOST_TOKENS}"))

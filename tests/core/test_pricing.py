@@ -59,7 +59,7 @@ def test_unknown_sizes_are_not_zero() -> None:
 
 
 @pytest.mark.parametrize("unit", ["flops", "eflops", "dollars"])
-def test_what_is_affordable_is_exact(unit: str) -> None:
+def test_affordable_tokens_are_exact(unit: str) -> None:
     measure = UNITS[unit].measure
     assert measure is not None
     for wanted in (1, 77, 500):
@@ -69,7 +69,7 @@ def test_what_is_affordable_is_exact(unit: str) -> None:
     assert PRICING.affordable(measure, PRICING.price(measure, CALL) * 10, CALL) == 500
 
 
-def test_what_is_charged_is_at_most_what_was_set_aside() -> None:
+def test_the_charge_is_at_most_the_reservation() -> None:
     for cached in range(0, 264, 33):
         done = PRICING.usage(Call(SPEC, 264 - cached, cached, 400))
         aside = Call(SPEC, 264, 0, 500)

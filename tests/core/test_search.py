@@ -115,7 +115,7 @@ async def test_a_delimiter_inside_a_token_cannot_be_taken_back() -> None:
         await search.extend(node, "5", without="2\n\n")
 
 
-async def test_nothing_is_sampled_behind_forced_text_that_fills_the_room() -> None:
+async def test_nothing_is_sampled_after_forced_text_that_fills_the_room() -> None:
     search = await toy.search(toy.setting(sampling=Sampling(temperature=1.0, max_tokens=3)))
     assert (await search.extend(search.root, "123")).final
     assert not (await search.extend(search.root, "12")).final

@@ -424,7 +424,7 @@ def children() -> set[int]:
     return found
 
 
-async def test_what_takes_for_ever_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_endless_comparison_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     endless = [(FOREVER, "1"), ("1", FOREVER), ("(" * 300 + "x" + ")" * 300, "y")]
     async with Mathematics(seconds=1.0, workers=1) as checker:
         for number, (reference, answer) in enumerate(endless, 1):
@@ -509,7 +509,7 @@ async def test_an_installation_without_math_verify_is_an_error_and_not_a_wrong_a
     assert children() == set()
 
 
-def test_a_plain_script_may_use_it_and_leaves_nothing_behind_when_killed() -> None:
+def test_a_plain_script_may_use_it_and_leaves_no_process_when_killed() -> None:
     """No `if __name__ == "__main__"` needed, and a comparison under way ends by itself when its parent is gone."""
     script = f"""
 import asyncio, sys

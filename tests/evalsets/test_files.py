@@ -303,7 +303,7 @@ def test_halves_of_characters_are_replaced_and_said_once(tmp_path: Path, caplog:
         ("set.csv", b'problem,choices,answer\na,"[x, y]",A\n', "the choices '[x, y]' are not JSON"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+def test_an_error_in_a_row_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
     text = message(tmp_path / name)
     assert text.startswith(str(tmp_path / name))
@@ -398,7 +398,7 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+def test_an_error_in_a_file_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
     text = message(tmp_path / name)
     assert text.startswith(str(tmp_path / name))

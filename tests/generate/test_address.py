@@ -46,7 +46,7 @@ def test_an_address_and_its_secrets(text: str, address: Address) -> None:
         "user:KEY@host/v1",
     ],
 )
-def test_what_can_be_no_address_is_refused_without_its_secrets(text: str) -> None:
+def test_a_malformed_address_is_refused_without_its_secrets(text: str) -> None:
     with pytest.raises(UserError, match=r"is no server's address: .*: write one such as http") as error:
         Address.parse(text)
     assert "KEY" not in str(error.value)

@@ -98,7 +98,7 @@ SOUND: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("change", SOUND.values(), ids=SOUND)
-def test_what_is_unusual_passes(change: Damage, tmp_path: Path) -> None:
+def test_unusual_checkpoints_pass(change: Damage, tmp_path: Path) -> None:
     folder = copied(tmp_path / "model")
     change(folder)
     check_model(folder)
@@ -109,7 +109,7 @@ def test_packaged_models_pass(name: str, tmp_path: Path) -> None:
     check_model(copied(tmp_path / "model", name))
 
 
-def test_layers_without_use_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_layers_without_use_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = copied(tmp_path / "model")
     fields(num_hidden_layers=3)(folder)
     check_model(folder)

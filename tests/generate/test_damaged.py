@@ -114,7 +114,7 @@ async def test_no_engine_starts_on_a_damaged_checkpoint(
     ],
     ids=["a weight missing", "a weight too short"],
 )
-async def test_what_only_an_engine_sees_is_one_line_too(backend: str, change: Any, tmp_path: Path) -> None:
+async def test_damage_that_only_an_engine_sees_is_one_line_too(backend: str, change: Any, tmp_path: Path) -> None:
     folder = copied(tmp_path / "model")
     weights(change)(folder)
     with pytest.raises(UserError) as error:

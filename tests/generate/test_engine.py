@@ -93,7 +93,7 @@ def test_torch_is_not_made_to_touch_a_gpu_before_vllm_forks() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_vllm_without_a_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_without_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM's GPU build, on a machine where no GPU is visible, is reported as such."""
     pytest.importorskip("vllm")
     from vllm import platforms

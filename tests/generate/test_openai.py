@@ -209,7 +209,7 @@ async def test_a_character_cut_in_two_comes_whole_with_its_second_half() -> None
 
 
 @pytest.mark.parametrize("whole", [0, 1, 2, 9])
-async def test_a_character_cut_in_two_behind_others_of_bytes(whole: int) -> None:
+async def test_a_character_cut_in_two_after_others_of_bytes(whole: int) -> None:
     """With byte fallback, half a character garbles the characters before it in its run of bytes.
 
     Those were reported already, so they must not come again.
@@ -399,7 +399,7 @@ async def test_no_more_requests_are_open_than_allowed() -> None:
     assert server.most_open == 3
 
 
-async def test_decoding_does_not_wait_behind_completions() -> None:
+async def test_decoding_does_not_wait_for_completions() -> None:
     server = Server(token_exact=True)
     async with connected(server, concurrency=1) as generator:
         server.answer = in_turn(completion("one\n\n", "stop", tokens=[12, 13], stop_reason="\n\n"), hang)

@@ -107,7 +107,7 @@ def test_nothing_is_put_before_a_text_that_goes_on(fallback: Tokenizer, text: st
 
 
 @pytest.mark.parametrize("text", ["Wait", " Wait", "\nWait", "\n\nWait", "\n\n\n", "  x", "\u00e9", ""])
-def test_what_puts_nothing_before_encodes_a_text_as_it_is(text: str) -> None:
+def test_a_tokenizer_without_a_first_token_encodes_a_text_as_it_is(text: str) -> None:
     newline = "\u010a"  # how byte-level vocabularies spell it
     words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), newline * 2, newline * 3]
     merges = [(newline, newline), (newline * 2, newline)]

@@ -158,7 +158,7 @@ async def test_samples_are_those_of_transformers_token_for_token(nano_engine: An
 
 
 @pytest.mark.usefixtures("our_draws")
-async def test_what_is_put_aside_and_resumed_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
+async def test_a_preempted_request_samples_as_if_it_had_not_been(nano_engine: Any) -> None:
     """With a KV cache for a few requests, vLLM preempts some running ones and computes them again later."""
     from infer.generate.engine import _free_memory, start_engine
     from infer.nano import checkpoint

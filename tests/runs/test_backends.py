@@ -57,7 +57,7 @@ def test_an_unknown_backend_gets_the_nearest_names() -> None:
         Plan(Job(backend="vlm", on="nano"))
 
 
-def test_what_is_no_backend_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_of_another_type_is_no_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "infer.backends", "toy = elsewhere:open_toy", MINE)
     with pytest.raises(
         UserError, match=r"backend 'toy' can't be loaded from elsewhere:open_toy: .* a function, not infer"

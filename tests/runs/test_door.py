@@ -121,7 +121,7 @@ async def test_it_works_where_an_event_loop_runs(opened: Opened) -> None:
         ([infer.Problem("a", "1"), infer.Problem("a", "2")], {}, r"^2 problems have the id 'a'"),
     ],
 )
-def test_what_does_not_fit_is_one_line_before_anything_is_loaded(
+def test_a_setting_that_does_not_fit_is_one_line_before_anything_is_loaded(
     question: Any, settings: dict[str, Any], says: str, opened: Opened
 ) -> None:
     with pytest.raises(UserError, match=says) as error:

@@ -26,7 +26,7 @@ def test_two_models_share_a_device_by_their_sizes() -> None:
     assert on_cpu[0] / on_cpu[1] == pytest.approx(generator.kv_size / verifier.kv_size)
 
 
-def test_weights_that_do_not_fit_are_said() -> None:
+def test_weights_that_do_not_fit_are_refused() -> None:
     large = ModelRef.named("Qwen/Qwen3-32B").spec()
     with pytest.raises(UserError, match=r"65.5 GB and 14.2 GB.* do not fit into 90% of 80 GB: serve the reward model"):
         share_memory(large, PRM.spec(), 0.9, 80e9)

@@ -63,7 +63,7 @@ def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_what_was_appended_is_read_again(folder: Path) -> None:
+def test_appended_solutions_are_read_again(folder: Path) -> None:
     with reopen(folder) as run:
         assert run.done == {"a", "b", "c"}
         run.append(solution("d"))

@@ -82,7 +82,7 @@ def test_plain_names_are_folders_as_they_are(strategy: str) -> None:
     assert cell.folder == cell.name == f"{strategy}@1k"
 
 
-def test_what_is_wrong_with_a_cell_names_the_cell() -> None:
+def test_an_error_in_a_cell_names_the_cell() -> None:
     with pytest.raises(UserError, match=r"^astar,k=0@1k: option k=0"):
         expand(Job(), ["greedy", "astar,k=0"], ["1k"])
     with pytest.raises(UserError, match=r"^gredy: unknown strategy 'gredy': did you mean greedy"):
@@ -174,7 +174,9 @@ def test_a_dry_run_counts_the_budget_and_says_what_it_leaves_out(capsys: pytest.
         ("min:nano-prm-s,self", "not counted: --prm min:nano-prm-s,self but for the first of its 2 models, nano-prm-s"),
     ],
 )
-def test_what_is_not_counted_of_a_verifier(prm: str, says: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_uncounted_costs_of_a_verifier_are_named(
+    prm: str, says: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["cost", "--prm", prm]) == 0
     shown = capsys.readouterr().out
     assert says in shown if says else "not counted" not in shown

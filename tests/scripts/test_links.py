@@ -35,7 +35,7 @@ GUIDE = """# The guide
 """
 
 
-def test_what_is_there_is_found(tmp_path: Path) -> None:
+def test_links_that_lead_somewhere_are_found(tmp_path: Path) -> None:
     page = """# Title
 
 [a page](docs/guide.md), [a folder](docs), [up here](#title), [elsewhere](https://example.org/none.md#nowhere),

@@ -232,7 +232,7 @@ async def test_states_of_equal_text_are_expanded_apart_if_asked() -> None:
 
 
 @pytest.mark.parametrize("how", ["majority", "weighted", "prm"])
-async def test_what_the_frontier_holds_takes_part_in_the_vote_if_asked(how: str) -> None:
+async def test_nodes_of_the_frontier_vote_if_asked(how: str) -> None:
     differ = 0
     for digits in map(str, range(16)):
         for budget in (None, "60tok"):

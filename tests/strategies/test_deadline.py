@@ -48,7 +48,7 @@ class Slow(toy.ToyGenerator):
         ("ab-mcts", ["n=12"], 8),
     ],
 )
-async def test_what_came_in_time_is_scored_and_chosen_from(name: str, options: list[str], slow: int) -> None:
+async def test_samples_that_came_in_time_are_scored_and_chosen_from(name: str, options: list[str], slow: int) -> None:
     scored = 0
     for digits in map(str, range(6)):
         generator = Slow(slow)

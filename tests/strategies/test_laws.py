@@ -41,7 +41,7 @@ class TestBestOfN(Laws):
     ]
 
     @pytest.mark.parametrize("budget", ["1tok", "7tok", "23tok", "60tok", "200tok", "1k"])
-    async def test_what_was_paid_for_is_scored(self, scored: Sequence[str], budget: str) -> None:
+    async def test_samples_paid_for_are_scored(self, scored: Sequence[str], budget: str) -> None:
         for digits in ("1", "22", "345"):
             solution = await toy.solve(toy.setting(budget), self.subject(), scored, digits)
             assert all(candidate.scores is not None for candidate in solution.candidates)

@@ -73,7 +73,7 @@ async def test_a_temperature_is_a_power_of_the_reward_and_annealing_leaves_the_t
     assert mass == pytest.approx({y: constant * probability for y, probability in posterior.items()})
 
 
-async def test_a_score_of_zero_on_the_way_does_not_make_exact_mode_miss_what_lies_behind(
+async def test_exact_mode_goes_on_after_a_score_of_zero(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = ParticleFilterOptions(n=2, mode="smc", resampling="systematic")
@@ -353,7 +353,7 @@ async def test_how_many_particles_a_budget_covers() -> None:
         assert module.covered(free, [*steps, done]) == 5
 
 
-async def test_a_budget_spent_before_anything_is_finished_is_said() -> None:
+async def test_a_budget_spent_before_anything_is_finished_is_noted() -> None:
     with pytest.raises(BudgetSpent):
         await particle_filter(await toy.search(toy.setting("1tok")), ParticleFilterOptions(n=4))
 

@@ -123,7 +123,7 @@ async def test_iterations_are_run_until_the_budget_is_spent() -> None:
     assert many.finished
 
 
-async def test_a_budget_spent_before_anything_is_finished_is_said() -> None:
+async def test_a_budget_spent_before_anything_is_finished_is_noted() -> None:
     with pytest.raises(BudgetSpent):
         await particle_gibbs(await toy.search(toy.setting("8tok")), ParticleGibbsOptions(n=4))
 

@@ -122,7 +122,7 @@ def test_another_package_runs_them(tmp_path: Path, mode: str) -> None:
         for law in vars(base)
         if law.startswith("test_")
     }
-    scored = "test_what_is_too_long_for_the_verifier_is_not_scored_and_the_solution_says_so"
+    scored = "test_a_trajectory_too_long_for_the_verifier_is_not_scored_and_noted"
     assert laws - passed == {
         f"TestShortest::{scored}",  # the strategy asks for no scores
         f"TestTheFunction::{scored}",
@@ -192,7 +192,7 @@ async def inventive(search: Search, options: Options) -> Solution:
         (free, "test_the_budget_is_never_exceeded_and_usage_is_what_the_models_did", {"budget": "1k"}),
         (behind_the_ledger, "test_the_budget_is_never_exceeded_and_usage_is_what_the_models_did", {"budget": "60tok"}),
         (stubborn, "test_a_cancelled_search_leaves_nothing_in_flight", {}),
-        (blind, "test_what_is_too_long_for_the_verifier_is_not_scored_and_the_solution_says_so", {"budget": None}),
+        (blind, "test_a_trajectory_too_long_for_the_verifier_is_not_scored_and_noted", {"budget": None}),
         (inventive, "test_the_trace_has_the_whole_tree", {"budget": None}),
     ],
 )

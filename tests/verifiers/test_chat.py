@@ -106,7 +106,7 @@ def test_unfit_templates(template: str | None, says: str) -> None:
         OutcomeLayout(judged, {})
 
 
-def test_what_is_written_next_begins_as_it_will_in_the_history() -> None:
+def test_a_continued_turn_begins_as_in_the_history() -> None:
     from tests.verifiers.checkpoints import r1_tokenizer
 
     judged = r1_tokenizer()

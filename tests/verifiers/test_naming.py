@@ -66,7 +66,7 @@ def test_families_are_told(model: str, config: dict[str, Any], family: str) -> N
         ),
     ],
 )
-def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says: str) -> None:
+def test_a_model_of_no_known_family_gets_the_list_of_families(config: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as error:
         # the names of parent folders say nothing about the model
         recognize("/home/math-shepherd/genprm/model", config)
@@ -95,7 +95,7 @@ def test_what_tells_no_family_gets_the_list_of_them(config: dict[str, Any], says
         ("prod:a/b,a/c", "prod", [("a/b", None, 1), ("a/c", None, 1)]),
     ],
 )
-def test_what_prm_names(text: str, combination: str, members: list[tuple[str, str | None, int]]) -> None:
+def test_names_that_prm_takes(text: str, combination: str, members: list[tuple[str, str | None, int]]) -> None:
     found = VerifierRef.named(text)
     assert found.combination == combination
     assert [(member.name, member.family, member.chains) for member in found.members] == members
@@ -118,14 +118,14 @@ def test_what_prm_names(text: str, combination: str, members: list[tuple[str, st
         ("/no/such/folder", "there is no such folder"),
     ],
 )
-def test_what_prm_may_not_name(text: str, says: str) -> None:
+def test_names_that_prm_refuses(text: str, says: str) -> None:
     with pytest.raises(UserError) as error:
         VerifierRef.named(text)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
-async def test_a_generator_behind_a_server_does_not_evaluate_itself() -> None:
+async def test_a_generator_on_a_server_does_not_evaluate_itself() -> None:
     with pytest.raises(UserError, match="there is no generator"):
         await open_verifier("self", "vllm")
 
@@ -210,7 +210,7 @@ async def test_ensembles(combination: Any, combined: list[float]) -> None:
     assert all(member.closed for member in members)
 
 
-async def test_what_is_too_long_for_one_member_is_so_for_all_and_what_was_done_is_told() -> None:
+async def test_a_solution_too_long_for_one_member_is_so_for_all_and_the_calls_made_are_told() -> None:
     class Short(Fixed):
         async def score(self, problem: Problem, steps: Any, known: int, finished: bool) -> Scores:
             raise TooLong("a solution of 3 tokens", [Call(None, 7, 0, 5)])

@@ -124,7 +124,7 @@ async def test_a_family_of_another_package_scores() -> None:
         ("nowhere:x", "verifier 'nowhere' can't be loaded from nowhere:open_toy: ModuleNotFoundError"),
     ],
 )
-def test_what_does_not_fit_is_an_error_of_one_line(name: str, says: str) -> None:
+def test_a_plugin_that_does_not_fit_is_an_error_of_one_line(name: str, says: str) -> None:
     with pytest.raises(UserError) as error:
         VerifierRef.named(name)
     assert says in str(error.value)

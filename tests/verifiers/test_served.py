@@ -83,7 +83,7 @@ async def test_a_language_model_that_answers_with_a_token(nano_server: Server) -
     assert scores.cached >= 32, "the steps before were computed already"
 
 
-async def test_what_is_served_is_not_what_is_asked_for(nano_server: Server) -> None:
+async def test_a_server_with_another_model_is_refused(nano_server: Server) -> None:
     with pytest.raises(UserError, match=r"no reward model is served .* --runner pooling"):
         await open_verifier(f"qwen-prm:{nano_server.url}", "transformers")
     with pytest.raises(UserError, match="a Qwen3ForCausalLM, whose family can't be detected"):
