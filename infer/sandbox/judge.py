@@ -9,8 +9,8 @@ import builtins
 import os
 import sys
 import types
+from _blake2 import blake2b  # as hashlib has it: that loads OpenSSL, and each fork would copy its pages
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from hashlib import sha256
 from socket import socket, socketpair
 from typing import Any, NoReturn
 
@@ -168,7 +168,7 @@ class Program:
     def __init__(self, channel: socket) -> None:
         self.channel = channel
         self.calls = 0
-        self.seen = sha256()
+        self.seen = blake2b(digest_size=16)
         self.raised: BaseException | None = None
         """The exception that the program raised last."""
 

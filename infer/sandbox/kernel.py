@@ -13,8 +13,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NamedTuple
 
 WORK = "/work"
 """The working folder of programs, where the sandbox has a root of its own."""
@@ -65,12 +64,12 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """By machine: its column in the tables, and the kernel's number for it."""
 
 
-@dataclass
 class Layers:
     """The layers that are on, and for each other one the reason."""
 
-    on: list[str] = field(default_factory=list)
-    off: dict[str, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.on: list[str] = []
+        self.off: dict[str, str] = {}
 
     def take(self, name: str, error: OSError | None = None) -> None:
         """Notes a layer that was granted, or refused with an error."""
@@ -80,8 +79,7 @@ class Layers:
             self.off[name] = error.strerror or str(error)
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds on each process, in bytes but for the counts."""
 
     memory: int
@@ -338,7 +336,7 @@ def _check(result: int) -> int:
 def _mount_point(readable: Sequence[str]) -> str:
     """A folder of every machine that holds nothing of `readable`: what it holds is hidden, for us alone."""
     for folder in ("/mnt", "/media", "/srv", "/tmp", "/opt", "/home"):
-        if os.path.isdir(folder) and not any(Path(path).is_relative_to(folder) for path in readable):
+        if os.path.isdir(folder) and not any(f"{path}/".startswith(f"{folder}/") for path in readable):
             return folder
     raise OSError(2, "no folder to mount on")
 
@@ -357,7 +355,7 @@ def _show(root: str, path: str) -> None:
     if os.path.isdir(path):
         os.makedirs(target, exist_ok=True)
     elif os.path.exists(path):
-        Path(target).touch()
+        os.close(os.open(target, os.O_CREAT))
     else:
         return
     _check(_libc.mount(path.encode(), target.encode(), None, _BIND | _REC, None))
@@ -369,4 +367,5 @@ def _show(root: str, path: str) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    Path(path).write_text(text)
+    with open(path, "w") as file:
+        file.write(text)

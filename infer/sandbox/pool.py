@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -166,7 +166,7 @@ class _Worker:
         folder = tempfile.mkdtemp(prefix="infer-sandbox-")
         os.chmod(folder, 0o777)  # for programs, where they can't have a folder of their own in memory
         settings = {
-            "limits": asdict(sandbox.limits),
+            "limits": sandbox.limits._asdict(),
             "idle": sandbox.idle,
             "wall": sandbox.wall,
             "output": sandbox.output,
