@@ -129,6 +129,8 @@ def print_summary(
     judged = shown["verifier_generated_tokens"]
     row("PRM passes", f"{shown['prm_passes']:,}", f"{judged:,} verifier tokens generated" if judged else "")
     prompt("verifier", shown["verifier_prefill_tokens"], shown["verifier_cached_tokens"])
+    if shown["program_executions"]:
+        row("programs run", f"{shown['program_executions']:,}", "against tests that the model wrote")
     if shown["flops"] and shown["bytes"]:
         weighed = f", {quantity(shown['eflops'])} eFLOPs" if shown["eflops"] is not None else ""
         row("FLOPs", quantity(shown["flops"]), f"{quantity(shown['bytes'], 'B')} moved{weighed}")
@@ -170,4 +172,6 @@ def print_solution(console: Console, problem: Problem, solution: Solution) -> No
     cost += f"prompt {usage.prefill:,} computed, {usage.cached:,} cached; "
     if usage.passes:
         cost += f"{usage.passes:,} PRM passes, {usage.verifier_prefill:,} computed, {usage.verifier_cached:,} cached; "
+    if usage.executions:
+        cost += f"{usage.executions:,} programs run; "
     line(cost + clock(solution.seconds), "dim")

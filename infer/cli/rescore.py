@@ -19,6 +19,7 @@ from infer.core.choice import Choice
 from infer.core.records import OnBad
 from infer.core.tally import Tally, summary_json
 from infer.core.tree import Aggregation
+from infer.errors import UserError
 from infer.evalsets.graders.mathematics import Mathematics
 from infer.generate import backends
 from infer.runs.run import read_solutions
@@ -64,8 +65,13 @@ def rescore(
 
     async def judge(on_bad: OnBad | None) -> int:
         async with AsyncExitStack() as stack:
-            grader = Mathematics(answers) if answers is not None else grader_of(run)
+            grader = grader_of(run)
             stack.push_async_callback(grader.close)
+            if answers is not None:
+                if not isinstance(grader, Mathematics):
+                    raise UserError(f"--answers {answers}: the answers of {run} are no mathematics: leave it out")
+                grader = Mathematics(answers)
+                stack.push_async_callback(grader.close)
             verifier = None
             if named is not None:
                 backend = backends.find(backends.default())

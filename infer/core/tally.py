@@ -67,6 +67,7 @@ def summary_json(
         "prefill_tokens": usage.prefill,
         "cached_tokens": usage.cached,
         "prm_passes": usage.passes,
+        "program_executions": usage.executions,
         "verifier_generated_tokens": usage.verifier_generated,
         "verifier_prefill_tokens": usage.verifier_prefill,
         "verifier_cached_tokens": usage.verifier_cached,

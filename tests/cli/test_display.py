@@ -159,6 +159,7 @@ def test_the_summary_for_machines() -> None:
         "prefill_tokens": 900,
         "cached_tokens": 2700,
         "prm_passes": 36,
+        "program_executions": 0,
         "verifier_generated_tokens": 0,
         "verifier_prefill_tokens": 6000,
         "verifier_cached_tokens": 0,

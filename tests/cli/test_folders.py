@@ -440,3 +440,12 @@ def test_files_around_a_run_that_are_folders(cell: Path, capsys: pytest.CaptureF
     (cell / ".lock").mkdir()
     with pytest.raises(UserError, match="Is a directory"):
         Run.open(cell, config, {})
+
+
+def test_mathematics_does_not_judge_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problems = tmp_path / "problems.jsonl"
+    row = {"task_id": "T/1", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(f): assert f(1) == 1"}
+    problems.write_text(json.dumps(row) + "\n")
+    Run.open(tmp_path / "run", {"on": str(problems), "strategy": "greedy"}, {}).close()
+    assert run(["rescore", str(tmp_path / "run"), "--answers", "exact", "--out", str(tmp_path / "new")]) == 2
+    assert "--answers exact: the answers of" in capsys.readouterr().err
