@@ -165,13 +165,14 @@ def wait_until(holds: Callable[[], Any], process: "subprocess.Popen[str]") -> No
 
 
 def session(leader: int) -> list[str]:
-    """The command lines of a session's processes, those that have ended left out."""
+    """The command lines of a session's processes. Those that have ended, or are ending and have none, are left out."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             state, _, _, member = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(member) == leader and state != "Z":
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
+            line = (folder / "cmdline").read_text().replace("\0", " ")
+            if int(member) == leader and state != "Z" and line:
+                found.append(line)
         except OSError:  # it has ended meanwhile
             pass
     return found
