@@ -2,9 +2,9 @@
 
 `*ForSequenceClassification` with one label over the model's own chat template, as Skywork-Reward and most of
 RewardBench. Question and answer are a conversation. It is read at its last token that is no padding, as transformers
-pools it, because some templates end in the very token that their model pads with. The reward is a log-odds of preference (Bradley and
-Terry); its sigmoid is the score, which keeps the order and lies in [0, 1]. An unfinished solution is scored as if it
-ended there.
+pools it, because some templates end in the very token that their model pads with. The reward is a log-odds of
+preference (Bradley and Terry); its sigmoid is the score, which keeps the order and lies in [0, 1]. An unfinished
+solution is scored as if it ended there.
 """
 
 from collections.abc import Sequence
