@@ -52,7 +52,7 @@ async def test_the_grader_groups_equal_answers() -> None:
 
 async def test_the_backend_and_its_laws(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example's own test opens the example's generator, and is a class of laws."""
-    modules = {name: ModuleType(name) for name in ("my_package", "my_package.engine", "my_package.backend")}
+    modules = {name: ModuleType(name) for name in ("my_package", "my_package.engine", "backend")}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     opened: list[tuple[str, dict[str, Any]]] = []
@@ -62,7 +62,7 @@ async def test_the_backend_and_its_laws(monkeypatch: pytest.MonkeyPatch) -> None
         return ToyGenerator()
 
     vars(modules["my_package.engine"])["MyGenerator"] = generator
-    vars(modules["my_package.backend"]).update(example("backend.py"))
+    vars(modules["backend"]).update(example("backend.py"))
     laws = example("test_mine.py")["TestMine"]
     assert issubclass(laws, GeneratorLaws)
     assert isinstance(await laws().open(), ToyGenerator)
