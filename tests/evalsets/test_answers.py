@@ -356,37 +356,36 @@ async def test_group(checker: Mathematics) -> None:
 CHOICE = Problem("c", "", answer="B", choices=("12", r"\frac{1}{2}", "a cat", "5 km"))
 
 
-@pytest.mark.parametrize(
-    ("answer", "letter"),
-    [
-        ("B", "B"),
-        ("b", "B"),
-        ("(B)", "B"),
-        ("B.", "B"),
-        (r"\text{B}", "B"),
-        (r"\textbf{(B)}", "B"),
-        (r"\text{(B) } \frac{1}{2}", "B"),
-        ("B) 1/2", "B"),
-        ("0.5", "B"),
-        ("C: a cat", "C"),
-        ("A cat", "C"),
-        ("5 km", "D"),
-        ("5000 m", "D"),
-        ("5 m", None),
-        ("B) 12", None),
-        ("B, C", None),
-        ("E", None),
-        ("a dog", None),
-        ("", None),
-    ],
-)
-async def test_a_choice_is_named_by_its_letter_or_its_text(
-    checker: Mathematics, answer: str, letter: str | None
-) -> None:
-    for right in "ABCD":
-        assert (await checker.grade(replace(CHOICE, answer=right), answer)).right == (right == letter)
-    groups = await checker.group(CHOICE, [*"ABCD", answer])
-    assert groups == [0, 1, 2, 3, 4 if letter is None else "ABCD".index(letter)]
+NAMED = [
+    ("B", "B"),
+    ("b", "B"),
+    ("(B)", "B"),
+    ("B.", "B"),
+    (r"\text{B}", "B"),
+    (r"\textbf{(B)}", "B"),
+    (r"\text{(B) } \frac{1}{2}", "B"),
+    ("B) 1/2", "B"),
+    ("0.5", "B"),
+    ("C: a cat", "C"),
+    ("A cat", "C"),
+    ("5 km", "D"),
+    ("5000 m", "D"),
+    ("5 m", None),
+    ("B) 12", None),
+    ("B, C", None),
+    ("E", None),
+    ("a dog", None),
+    ("", None),
+]
+"""Answers, and the letters of the choices that they name."""
+
+
+async def test_a_choice_is_named_by_its_letter_or_its_text(checker: Mathematics) -> None:
+    for answer, letter in NAMED:
+        right = [(await checker.grade(replace(CHOICE, answer=each), answer)).right for each in "ABCD"]
+        assert right == [each == letter for each in "ABCD"], answer
+        groups = await checker.group(CHOICE, [*"ABCD", answer])
+        assert groups == [0, 1, 2, 3, 4 if letter is None else "ABCD".index(letter)], answer
 
 
 async def test_any_of_several_right_answers_counts(checker: Mathematics) -> None:
