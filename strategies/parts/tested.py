@@ -1,6 +1,6 @@
 """Programs chosen by tests that the model writes itself, and that may be as wrong as the programs.
 
-tests     t_1 .. t_M ~ p(. | x, WRITE)                       before the programs, within the same budget
+tests     t_1 .. t_M ~ p(. | x, WRITE, BEGUN)                before the programs, within the same budget
 passes    E_ij: program y_i passes test t_j                  in the sandbox
 return    the program that E says is most likely right       `infer.core.consensus`: b4, codet, mbr-exec, max-pass
 """
@@ -23,6 +23,9 @@ WRITE = """Here is a programming problem.
 Do not solve it. Write tests for it instead: {n} lines of Python, each of the form `assert function(input) == output`, \
 with different inputs, edge cases among them. Answer with one ```python block."""
 
+BEGUN = "```python\nassert"
+"""The answer is made to begin like this: a small model solves the problem again otherwise."""
+
 RULES: dict[TestedChoice, Callable[[np.ndarray], consensus.Selection]] = {
     "b4": consensus.b4,
     "codet": consensus.codet,
@@ -36,7 +39,10 @@ async def write_tests(search: Search, n: int, tokens: int) -> list[str]:
     root = await search.chat([{"role": "user", "content": WRITE.format(problem=search.problem.prompt, n=n)}])
     if root.final:  # the problem fills the context
         return []
-    (written,) = await search.sample(root, until="end", max_tokens=tokens)
+    begun = await search.extend(root, BEGUN)
+    if begun.final:
+        return []
+    (written,) = await search.sample(begun, until="end", max_tokens=tokens)
     return list(dict.fromkeys(search.tests(written.completion)))[:n]
 
 

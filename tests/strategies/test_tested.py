@@ -15,6 +15,7 @@ from infer.core.solve import solve_one
 from infer.errors import UserError
 from infer.evalsets.graders.programs import HiddenTests, Programs
 from infer.strategies import find
+from infer.strategies.parts.tested import BEGUN
 from infer.testing import toy
 
 RIGHT = "def f(x):\n    return abs(x)"
@@ -40,8 +41,14 @@ class Author(toy.ToyGenerator):
     async def generate(self, request: Request) -> list[Completion]:
         prompt = "".join(map(chr, request.prompt))  # type: ignore[arg-type]
         self.asked.append(prompt)
-        texts = [self.written] if "Do not solve it" in prompt else [self._program() for _ in range(request.n)]
-        return [self._completion(text, request) for text in texts]
+        if "Do not solve it" in prompt:
+            assert prompt.endswith(BEGUN)
+            return [self._completion(f"```python\n{self.written}\n```".removeprefix(BEGUN), request)]
+        programs = [f"```python\n{self._program()}\n```" for _ in range(request.n)]
+        return [self._completion(program, request) for program in programs]
+
+    async def tokenize(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
 
     def _program(self) -> str:
         text = self.programs[0]
@@ -50,7 +57,6 @@ class Author(toy.ToyGenerator):
 
     @staticmethod
     def _completion(text: str, request: Request) -> Completion:
-        text = f"```python\n{text}\n```"
         cut = text[: request.max_tokens]
         finish: Any = "end" if cut == text else "length"
         return Completion([ord(c) for c in cut], len(cut), cut, finish, None, prefill=len(request.prompt), cached=0)
@@ -115,6 +121,7 @@ async def test_without_a_test_the_first_program_is_taken(grader: Programs, tests
 async def test_tokens_of_the_tests_are_charged_and_no_candidates(grader: Programs) -> None:
     solution = await solve(grader, Author([RIGHT], TESTS), "choose=b4", "n=1")
     program, tests = (len(f"```python\n{text}\n```") for text in (RIGHT, TESTS))
+    tests -= len(BEGUN)  # which the model did not write
     assert solution.usage.generated == program + tests
     assert solution.usage.discarded == tests
     assert len(solution.candidates) == 1
