@@ -28,10 +28,10 @@ def rehearse() -> None:
     for _ in range(20):
         arguments = encode(([[3, 1], "a", 0.5], {}))
         (numbers, *_), _ = decode(arguments)
-        encode((load("def f(x):\n    return sorted(x)\n")["f"](numbers), [None]), id)
+        encode((load("def f(x):\n    return sorted(x)\n")["f"](numbers), [None]), str)
         ours, theirs = socketpair()
         with ours, theirs:
-            send(theirs, b"=" + encode({"f": 0}))
+            send(theirs, b"=" + encode({"f": len}, lambda _: "f"))
             run_test("import math", "assert True", None, Program(ours))
     del sys.modules["program"]
 
@@ -82,27 +82,35 @@ def run_main(source: str, text: str, output: int) -> NoReturn:
 
 def serve_calls(source: str, channel: socket) -> NoReturn:
     """Runs a program and sends its public names. Then it answers calls, and readings of attributes, to the end."""
-    objects: list[Any] = []
+    public: dict[str, Any] = {}
+    others: list[Any] = []
 
-    def handle(value: Any) -> int:
-        objects.append(value)
-        return len(objects) - 1
+    def handle(value: Any) -> str:
+        """A public object goes by its name, so that equal programs send equal bytes, whatever else they define."""
+        name = next((name for name, known in public.items() if known is value), None)
+        if name is not None:
+            return name
+        others.append(value)
+        return f"#{len(others) - 1}"
+
+    def found(label: str) -> Any:
+        return others[int(label[1:])] if label.startswith("#") else public[label]
 
     try:
         names = load(source).items()
-        public = {name: value for name, value in names if not (name.startswith("__") or _is_module(value))}
+        public |= {name: value for name, value in names if not (name.startswith("__") or _is_module(value))}
         send(channel, b"=" + encode(public, handle))
     except BaseException as error:
         send(channel, b"!" + _described(error))
         os._exit(0)
     while True:
         try:
-            number, name, args, kwargs = decode(receive(channel, MOST_BYTES), objects.__getitem__)
+            label, name, args, kwargs = decode(receive(channel, MOST_BYTES), found)
         except EOFError:
             os._exit(0)
         try:
             before = [encode(argument, handle) if _changes(argument) else b"" for argument in args]
-            target = getattr(objects[number], name) if name else objects[number]
+            target = getattr(found(label), name) if name else found(label)
             reply = target if kwargs is None else target(*args, **kwargs)
             after = [encode(argument, handle) if was else b"" for argument, was in zip(args, before, strict=True)]
             changed = [decode(now) if now != was else None for was, now in zip(before, after, strict=True)]
@@ -144,20 +152,20 @@ class ProgramError(Exception):
 class Remote:
     """An object of the program's process: a function, a class, an instance. It equals itself alone."""
 
-    def __init__(self, program: "Program", number: int) -> None:
-        self.__dict__ |= {"_program": program, "_number": number}
+    def __init__(self, program: "Program", label: str) -> None:
+        self.__dict__ |= {"_program": program, "_label": label}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._program.ask(self._number, "", args, kwargs)
+        return self._program.ask(self._label, "", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return self._program.ask(self._number, name, (), None)
+        return self._program.ask(self._label, name, (), None)
 
 
 for _name in ("len", "getitem", "setitem", "contains", "iter", "str", "repr", "enter", "exit"):
 
     def _method(self: Remote, *args: Any, name: str = f"__{_name}__") -> Any:
-        return self._program.ask(self._number, name, args, {})
+        return self._program.ask(self._label, name, args, {})
 
     setattr(Remote, f"__{_name}__", _method)
 
@@ -169,11 +177,12 @@ class Program:
         self.channel = channel
         self.calls = 0
         self.seen = blake2b(digest_size=16)
+        """Of all calls and their answers, and of an error as the program is loaded; not of the names it defines."""
         self.raised: BaseException | None = None
         """The exception that the program raised last."""
 
     def names(self) -> dict[str, Any]:
-        """What the program defines. Raises its exception where it ends with one."""
+        """The program's public names. Raises its exception where loading it ends with one."""
         names = self._reply()
         if not isinstance(names, dict):
             self._fail(ProgramError("its answer is no plain data"))
@@ -185,10 +194,10 @@ class Program:
             self._fail(NameError(f"function '{name}' is not defined"))
         return found
 
-    def ask(self, number: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-        """A call, or without `kwargs` the reading of an attribute, of the object with this number."""
+    def ask(self, label: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """A call, or without `kwargs` the reading of an attribute, of the object with this label."""
         self.calls += 1
-        request = encode((number, name, args, kwargs), lambda remote: _number(remote))
+        request = encode((label, name, args, kwargs), _label)
         try:
             send(self.channel, request)
         except OSError:
@@ -209,9 +218,10 @@ class Program:
             reply = receive(self.channel, MOST_BYTES)
         except (OSError, EOFError, ValueError):
             self._fail(ProgramError("the program ended"))
-        self.seen.update(reply)
+        if self.calls or reply[:1] == b"!":
+            self.seen.update(reply)
         try:
-            value = decode(reply[1:], lambda number: Remote(self, number))
+            value = decode(reply[1:], lambda label: Remote(self, label))
         except ValueError as error:
             self._fail(ProgramError(str(error)))
         if reply[:1] == b"=":
@@ -262,11 +272,11 @@ def run_test(setup: str, test: str, entry: str | None, program: Program) -> dict
     return {"outcome": outcome, "why": why, "seen": program.seen.hexdigest()}
 
 
-def _number(remote: Any) -> int:
+def _label(remote: Any) -> str:
     if not isinstance(remote, Remote):
         raise TypeError(f"a {type(remote).__name__} can't be handed to a program")
-    number: int = remote._number
-    return number
+    label: str = remote.__dict__["_label"]
+    return label
 
 
 def _become(argument: Any, now: Any) -> None:

@@ -11,9 +11,11 @@ import platform
 import resource
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 WORK = "/work"
 """The working folder of programs, where the sandbox has a root of its own."""
@@ -21,12 +23,12 @@ WORK = "/work"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
-_NEWUSER, _NEWPID, _NEWNET, _NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
+_NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _OWN = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
 _CLONE_THREAD = 0x00010000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 1 << 14, 1 << 18
 _MNT_DETACH = 2
-_PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
+_PDEATHSIG, _NO_NEW_PRIVS = 1, 38
 _SIGKILL = 9
 
 # system calls: their numbers on x86-64 and on arm64, -1 where there is none
@@ -71,12 +73,15 @@ class Layers:
         self.on: list[str] = []
         self.off: dict[str, str] = {}
 
-    def take(self, name: str, error: OSError | None = None) -> None:
-        """Notes a layer that was granted, or refused with an error."""
-        if error is None:
-            self.on.append(name)
-        else:
+    def attempt(self, name: str, take: Callable[[], T]) -> T | None:
+        """Takes a layer, and notes whether it was granted; None where it was refused."""
+        try:
+            taken = take()
+        except OSError as error:
             self.off[name] = error.strerror or str(error)
+            return None
+        self.on.append(name)
+        return taken
 
 
 class Limits(NamedTuple):
@@ -94,24 +99,21 @@ class Limits(NamedTuple):
     threads: int = 64
 
 
-def own_processes(layers: Layers, uid: int) -> int | None:
+def own_processes(uid: int) -> int:
     """Namespaces of its own: PID 1 of one without network, other processes, or a view of the machine's mounts.
 
-    Returns the process id of the child that goes on inside, and 0 in that child; None where namespaces are refused.
-    Root becomes `uid`, later, by `settle`; anybody else is mapped to it. Call it with one thread.
+    Returns the process id of the child that goes on inside, and 0 in that child. Root becomes `uid`, later, by
+    `settle`; anybody else is mapped to it. Call it with one thread. Raises OSError where it is refused.
     """
+    if sys.platform != "linux":
+        raise OSError(0, "only on Linux")
     is_root = os.getuid() == 0
     user, group = os.getuid(), os.getgid()
-    try:
-        _check(_libc.unshare(_OWN if is_root else _OWN | _NEWUSER))
-        if not is_root:
-            _write("/proc/self/setgroups", "deny")
-            _write("/proc/self/uid_map", f"{uid} {user} 1")
-            _write("/proc/self/gid_map", f"{uid} {group} 1")
-    except (OSError, AttributeError) as error:  # no such call outside Linux
-        layers.take("namespaces", error if isinstance(error, OSError) else OSError(0, "only on Linux"))
-        return None
-    layers.take("namespaces")
+    _check(_libc.unshare(_OWN if is_root else _OWN | _NEWUSER))
+    if not is_root:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {user} 1")
+        _write("/proc/self/gid_map", f"{uid} {group} 1")
     child = os.fork()
     if child == 0:
         end_with_parent()
@@ -124,34 +126,32 @@ def end_with_parent() -> None:
         _libc.prctl(_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
-def own_root(layers: Layers, limits: Limits, readable: Sequence[str]) -> int | None:
+def own_root(limits: Limits, readable: Sequence[str]) -> int | None:
     """A root folder in memory with `readable` (read-only), four devices and an empty working folder, and nothing else.
 
-    Returns a descriptor of the processes' folder, /proc, which has no path in this root; None where it is refused.
+    Returns a descriptor of the processes' folder, /proc, which has no path in this root; None where the machine shows
+    none, as in some containers. Raises OSError where the root is refused.
     """
-    try:
-        _check(_libc.mount(b"none", b"/", None, _REC | _PRIVATE, None))
-        root = _mount_point(readable)
-        _mount("tmpfs", root, "tmpfs", _NOSUID, "size=1m,mode=755")
-        for path in readable:
-            _show(root, path)
-        for device in ("null", "zero", "random", "urandom"):
-            _show(root, f"/dev/{device}")
-        os.mkdir(f"{root}/proc")
-        os.mkdir(f"{root}{WORK}")
-        room = f"size={limits.folder},nr_inodes={limits.files + 1},mode=1777"
-        _mount("tmpfs", f"{root}{WORK}", "tmpfs", _NOSUID | _NODEV, room)
+    _check(_libc.mount(b"none", b"/", None, _REC | _PRIVATE, None))
+    root = _mount_point(readable)
+    _mount("tmpfs", root, "tmpfs", _NOSUID, "size=1m,mode=755")
+    for path in readable:
+        _show(root, path)
+    for device in ("null", "zero", "random", "urandom"):
+        _show(root, f"/dev/{device}")
+    os.mkdir(f"{root}{WORK}")
+    room = f"size={limits.folder},nr_inodes={limits.files + 1},mode=1777"
+    _mount("tmpfs", f"{root}{WORK}", "tmpfs", _NOSUID | _NODEV, room)
+    os.mkdir(f"{root}/proc")
+    processes = None
+    with suppress(OSError):
         _mount("proc", f"{root}/proc", "proc", _NOSUID | _NODEV | _NOEXEC, None)
-        os.chdir(root)
-        _check(_call("pivot_root", b".", b"."))
-        _check(_libc.umount2(b".", _MNT_DETACH))
-        processes = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _check(_libc.umount2(b"/proc", _MNT_DETACH))
-        _check(_libc.mount(b"none", b"/", None, _REMOUNT | _BIND | _RDONLY | _NOSUID, None))
-    except OSError as error:
-        layers.take("root", error)
-        return None
-    layers.take("root")
+        processes = os.open(f"{root}/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _check(_libc.umount2(f"{root}/proc".encode(), _MNT_DETACH))
+    os.chdir(root)
+    _check(_call("pivot_root", b".", b"."))
+    _check(_libc.umount2(b".", _MNT_DETACH))
+    _check(_libc.mount(b"none", b"/", None, _REMOUNT | _BIND | _RDONLY | _NOSUID, None))
     return processes
 
 
@@ -161,7 +161,7 @@ def settle(layers: Layers, limits: Limits, uid: int, readable: Sequence[str], wo
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    layers.take("unprivileged")
+    layers.on.append("unprivileged")
     for name, value in (
         ("AS", limits.memory),
         ("FSIZE", limits.file),
@@ -173,24 +173,14 @@ def settle(layers: Layers, limits: Limits, uid: int, readable: Sequence[str], wo
         if (number := getattr(resource, f"RLIMIT_{name}", None)) is not None:
             with suppress(ValueError, OSError):  # macOS has no bound on address spaces
                 resource.setrlimit(number, (value, value))
-    layers.take("limits")
+    layers.on.append("limits")
     if sys.platform != "linux":
         layers.off |= dict.fromkeys(("landlock", "seccomp"), "only on Linux")
         return
-    _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _call("capset", struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
-    try:
-        _landlock(readable, work, processes)
-    except OSError as error:
-        layers.take("landlock", error)
-    else:
-        layers.take("landlock")
-    try:
-        _filter(_code(_refused()))
-    except OSError as error:
-        layers.take("seccomp", error)
-    else:
-        layers.take("seccomp")
+    _check(_libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _check(_call("capset", struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)))
+    layers.attempt("landlock", lambda: _landlock(readable, work, processes))
+    layers.attempt("seccomp", lambda: _filter(_code(_refused())))
 
 
 class Alone:
@@ -270,10 +260,9 @@ def _no_other_process(pid: int) -> list[Line]:
     for name in ("fork", "vfork", "execve", "execveat"):
         lines += [(_EQUAL, 0, 1, number), _EPERM] if (number := _number(_CALLS[name])) >= 0 else []
     for name in ("kill", "tkill", "tgkill", "prlimit64"):
-        itself = [(_EQUAL, 2, 0, pid)] if name != "prlimit64" else [(_EQUAL, 2, 0, pid), (_EQUAL, 1, 0, 0)]
-        block = [(_LOAD, 0, 0, _FIRST), *itself, _EPERM, _ALLOW]
-        if name != "prlimit64":
-            block = [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, pid), _EPERM, _ALLOW]
+        # a limit for process 0 is for the caller; a signal to 0 is for a group
+        own = [(_EQUAL, 2, 0, 0)] if name == "prlimit64" else []
+        block = [(_LOAD, 0, 0, _FIRST), *own, (_EQUAL, 1, 0, pid), _EPERM, _ALLOW]
         lines += [(_EQUAL, 0, len(block), _number(_CALLS[name])), *block]
     lines += [
         (_EQUAL, 0, 3, _number(_CALLS["clone"])),

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import json
 import logging
-import math
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from infer.errors import UserError
 from infer.sandbox.kernel import Limits
 from infer.sandbox.wire import decode, encode
 
@@ -38,8 +36,6 @@ class Call:
     target: str
     args: tuple[Any, ...]
     expected: Any
-    tolerance: float = 0.0
-    """Floats within it are equal, absolutely or relatively."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Script:
 
     code: str
     setup: str = ""
-    """Run first. What the program defines takes the place of the same names."""
+    """Run first. Its names stay as they are, though the program may define others of the same name."""
     entry: str | None = None
 
 
@@ -84,7 +80,6 @@ class Sandbox:
     Each program has at most `cpu` seconds of processor time a test, whatever else the machine does; a process that
     neither runs nor waits for a core for `idle` seconds is ended, and every test after `wall` seconds. `memory` bounds
     a process's address space, `output` its output and each file, `folder` its working folder: all in bytes.
-    With `require` a machine that lacks a strong layer is refused (UserError).
     """
 
     def __init__(
@@ -97,10 +92,9 @@ class Sandbox:
         memory: int = 1 << 30,
         output: int = 4 << 20,
         folder: int = 32 << 20,
-        require: bool = False,
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
-        self.cpu, self.idle, self.wall, self.require = cpu, idle, wall, require
+        self.cpu, self.idle, self.wall = cpu, idle, wall
         self.output, self.limits = output, Limits(memory=memory, file=output, folder=folder)
         self._slots = asyncio.Semaphore(self.workers)
         self._free: list[_Worker] = []
@@ -194,7 +188,8 @@ class _Worker:
             worker.layers = json.loads(await worker.receive())
             if "root" in worker.layers["on"]:
                 os.rmdir(folder)  # programs have one in memory
-            _report(worker.layers, require=sandbox.require)
+            if off := worker.layers["off"]:
+                _warn(", ".join(f"{name} ({reason})" for name, reason in off.items()))
         except (EOFError, ConnectionError):
             assert process.stderr is not None
             errors = await asyncio.to_thread(process.stderr.read)
@@ -250,17 +245,9 @@ async def _ended(worker: _Worker, program: str, test: Test, cpu: float) -> Resul
 
 
 @functools.cache
-def _missing(layers: str) -> None:
+def _warn(layers: str) -> None:
+    """Says which layers are missing: once, though each server finds the same."""
     logger.warning("the sandbox runs without %s: programs are held by the other layers alone", layers)
-
-
-def _report(layers: dict[str, Any], *, require: bool) -> None:
-    """Says once which layers are missing. With `require` it raises UserError for any."""
-    if layers["off"]:
-        missing = ", ".join(f"{name} ({reason})" for name, reason in layers["off"].items())
-        if require:
-            raise UserError(f"this machine refuses layers of the sandbox: {missing}: grant them, or do not require it")
-        _missing(missing)
 
 
 def _limited(answer: dict[str, Any], cpu: float) -> Result | None:
@@ -286,7 +273,7 @@ def _compared(answer: dict[str, Any], test: Call) -> Result:
         return Result("error", used, _died(status) if not output else "its answer is no plain data")
     if output[:1] != b"=":
         return Result("error", used, _shown(value), seen=output.decode("latin-1"))
-    right = _equal(value, test.expected, test.tolerance)
+    right = value == test.expected
     return Result("passed" if right else "wrong", used, None if right else _short(value), output.decode("latin-1"))
 
 
@@ -310,20 +297,6 @@ def _judged(answer: dict[str, Any], verdict: dict[str, Any] | None, cpu: float) 
     if verdict is None:
         return Result("malformed", used, f"the test's process ended ({test_status})")
     return Result(verdict["outcome"], used, verdict["why"], seen)
-
-
-def _equal(value: Any, expected: Any, tolerance: float) -> bool:
-    """`==`, but that floats within the tolerance are equal, at any depth of lists, tuples and dicts."""
-    if value == expected:
-        return True
-    if tolerance and isinstance(expected, float) and isinstance(value, float | int):
-        return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
-    if tolerance and isinstance(expected, list | tuple) and type(value) is type(expected):
-        pairs = zip(value, expected, strict=False)
-        return len(value) == len(expected) and all(_equal(a, b, tolerance) for a, b in pairs)
-    if tolerance and isinstance(expected, dict) and isinstance(value, dict):
-        return value.keys() == expected.keys() and all(_equal(value[k], expected[k], tolerance) for k in expected)
-    return False
 
 
 def _lines(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 It never sees what a program should answer: expected values stay with `Sandbox`, and a test's text goes to the test's
 process over a channel that the server passes on unread. A program is a child of the server and may search its memory.
 
-A message is JSON. The first has the layers, before any job; a job is answered by what its processes did.
+The server first reports its layers. Then it answers each job by what the job's processes did.
 """
 
 import gc
@@ -260,16 +260,18 @@ def main() -> None:
     channel = socket(fileno=os.dup(0))
     limits = kernel.Limits(**settings["limits"])
     layers = kernel.Layers()
-    child = kernel.own_processes(layers, settings["uid"])
+    child = layers.attempt("namespaces", lambda: kernel.own_processes(settings["uid"]))
     if child:
         channel.close()
         # the end of PID 1 ends its whole namespace, and it is not over before that
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
         os.waitpid(child, 0)
         os._exit(0)
-    processes = kernel.own_root(layers, limits, settings["readable"]) if child == 0 else None
-    if processes is not None:
-        settings["work"] = kernel.WORK
+    processes = None
+    if child == 0:
+        processes = layers.attempt("root", lambda: kernel.own_root(limits, settings["readable"]))
+        if "root" in layers.on:
+            settings["work"] = kernel.WORK
     for module in WARM:
         __import__(module)
     judge.rehearse()

@@ -22,8 +22,8 @@ _SMALL = 1 << 62
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
-def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
-    """A value as bytes. `handle` gives objects that are no plain data a number; without it they raise TypeError."""
+def encode(value: Any, handle: Callable[[Any], str] | None = None) -> bytes:
+    """A value as bytes. `handle` gives objects that are no plain data a label; without it they raise TypeError."""
 
     def plain(value: Any) -> Any:
         if value is None or value is True or value is False:
@@ -64,7 +64,7 @@ def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
     return _JSON.encode(plain(value)).encode()
 
 
-def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
+def decode(data: bytes, handle: Callable[[str], Any] | None = None) -> Any:
     """The value in `data`; `handle` makes the object that stands for one that stayed. Raises ValueError for others."""
 
     def value(found: Any) -> Any:
@@ -75,7 +75,7 @@ def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
         ((tag, content),) = found.items()
         match tag:
             case "handle" if handle is not None:
-                return handle(int(content))
+                return handle(str(content))
             case "dict":
                 return {value(key): value(item) for key, item in content}
             case "iterator":

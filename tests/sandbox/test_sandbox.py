@@ -196,10 +196,15 @@ async def test_a_test_sees_nothing_of_the_one_before(sandbox: Sandbox) -> None:
 
 
 async def test_programs_that_behave_equally_are_seen_so(sandbox: Sandbox) -> None:
-    tests: list[Test] = [Call("f", (3,), 0), Script("f(3)"), Script("try: f('a')\nexcept TypeError: pass")]
-    a, b, c = [await sandbox.run(f"def f(x): return {body}", tests) for body in ("x * 2", "x + x", "x * 3")]
-    assert [x.seen == y.seen for x, y in zip(a[:2], b[:2], strict=True)] == [True, True]
-    assert [x.seen == y.seen for x, y in zip(a, c, strict=True)] == [False, False, False]
+    """They may define and import other things besides, before and after."""
+    tests: list[Test] = [Call("f", (3,), 0), Script("f(3)"), Script("try: f('a')\nexcept TypeError: pass"), Script("g()")]
+    a = "def f(x): return x * 2\ndef g(): return f"
+    b = "import math\nfrom collections import deque\ndef other(): pass\nsizes = [len]\ndef g(): return f\ndef f(x): return x + x"
+    c = "def f(x): return x * 3\ndef g(): return 1"
+    seen = [[result.seen for result in await sandbox.run(program, tests)] for program in (a, b, c)]
+    assert seen[0][:2] == seen[1][:2]
+    assert seen[0][3] == seen[1][3]
+    assert all(one != other for one, other in zip(seen[0], seen[2], strict=True))
 
 
 @pytest.mark.models
