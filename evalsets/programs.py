@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Annotated
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 
 from infer.core.problem import Problem
+from infer.core.records import reason_of
 from infer.errors import UserError
 from infer.evalsets import files, hub
 from infer.evalsets.base import EvalSet, Template
@@ -35,12 +37,12 @@ class HumanEvalRow(BaseModel):
     test: Text
 
     def problem(self, source: str) -> Problem:
-        start = self.prompt.find(f"def {self.entry_point}")
-        head = self.prompt[max(start, 0) :].partition('"""')[0].partition("'''")[0].rstrip()
+        defined = re.search(rf"^def {re.escape(self.entry_point)}\b", self.prompt, re.MULTILINE)
+        start = defined.start() if defined else 0
         tests = HiddenTests(
             entry=self.entry_point,
-            setup=self.prompt[: max(start, 0)],
-            head=head,
+            setup=self.prompt[:start],
+            head=re.split("\"\"\"|'''", self.prompt[start:], maxsplit=1)[0].rstrip(),
             codes=(f"{self.test}\ncheck(candidate)",),
         )
         return Problem(self.task_id, self.prompt, tests.model_dump_json(), source=source)
@@ -83,12 +85,10 @@ def problems(format: Format, rows: Iterable[tuple[str, Row]], where: str) -> Ite
     for place, row in rows:
         try:
             problem = format.model_validate(row).problem(where)
-        except (ValidationError, SyntaxError) as error:
-            reason = str(error).split("\n")[0]
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise UserError(f"{where}, {place}: {reason}") from None
+        except ValidationError as error:
+            raise UserError(f"{where}, {place}: {reason_of(error.errors()[0])}") from None
+        except SyntaxError as error:
+            raise UserError(f"{where}, {place}: a test is no Python: {error.msg}") from None
         if problem.id in seen:
             raise UserError(f"{where}, {place}: id {problem.id!r} occurs twice; ids must be unique")
         seen.add(problem.id)

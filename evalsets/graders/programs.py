@@ -8,6 +8,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,10 @@ from infer.core.problem import Problem
 from infer.sandbox.pool import Sandbox, Script
 
 MAX_CHARS = 100_000
-"""A longer program is none: Python's parser takes gigabytes for what a model may write in a loop."""
+"""A longer answer holds no program: all searches would wait for the parser."""
+
+MAX_STARTS = 50
+"""Lines that look like the beginning of a program, in an answer without blocks: so many are tried."""
 
 
 class HiddenTests(BaseModel):
@@ -49,7 +53,6 @@ class Programs:
 
     def __init__(self) -> None:
         self._sandbox = Sandbox()
-        self._verdicts: dict[tuple[str, str], asyncio.Task[Verdict]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,11 +67,12 @@ class Programs:
 
     async def grade(self, problem: Problem, answer: str) -> Verdict:
         """Whether a program passes all of the problem's tests."""
-        assert problem.answer is not None
-        key = problem.answer, answer
-        if key not in self._verdicts:
-            self._verdicts[key] = asyncio.create_task(self._grade(problem.answer, answer))
-        return await asyncio.shield(self._verdicts[key])  # others may wait for it
+        tests = _tests_of(problem)
+        results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in tests.codes])
+        failed = next((result for result in results if result.outcome != "passed"), None)
+        # the usual ways to fail need no note: they would be most of a run
+        cut = failed is not None and failed.outcome in ("time", "output", "malformed")
+        return Verdict(failed is None, note=f"{failed.outcome}: {failed.why}" if failed is not None and cut else None)
 
     async def group(self, problem: Problem, answers: Sequence[str | None]) -> list[int]:
         """For each program the index of the first that behaves equally on the problem's examples; -1 for None.
@@ -97,19 +101,7 @@ class Programs:
 
     async def close(self) -> None:
         """Ends the sandbox's processes."""
-        for task in self._verdicts.values():
-            task.cancel()
-        await asyncio.gather(*self._verdicts.values(), return_exceptions=True)
-        self._verdicts.clear()
         await self._sandbox.close()
-
-    async def _grade(self, reference: str, answer: str) -> Verdict:
-        tests = HiddenTests.model_validate_json(reference)
-        results = await self._sandbox.run(tests.program(answer), [tests.script(code) for code in tests.codes])
-        failed = next((result for result in results if result.outcome != "passed"), None)
-        # the usual ways to fail need no note: they would be most of a run
-        cut = failed is not None and failed.outcome in ("time", "output", "malformed")
-        return Verdict(failed is None, note=f"{failed.outcome}: {failed.why}" if failed is not None and cut else None)
 
     async def _behaviour(self, problem: Problem, answer: str) -> Any:
         codes = examples(problem.prompt)
@@ -141,7 +133,7 @@ def extract(text: str) -> str | None:
         programs = [whole for code, cut in blocks if (whole := _whole(code) if cut else _parsed(code)) is not None]
         bodies = [code for code, _ in blocks if _body(code) is not None]
         return next(iter([p for p in programs if _defines(p)][-1:] + programs[-1:] + bodies[-1:]), None)
-    for start in _START.finditer(text):
+    for start in islice(_START.finditer(text), MAX_STARTS):
         if (whole := _whole(text[start.start() :])) is not None and _defines(whole):
             return whole
     return text if _body(text) is not None else None
@@ -164,27 +156,38 @@ _PYTHON = ("", "python", "python3", "py")
 _START = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
 
 
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+def _parser(code: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in strings
+        return ast.parse(code)
+
+
 def _parse(code: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in strings
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _parser(code)
+    except _NO_PYTHON:
         return None
 
 
 def _parsed(code: str) -> str | None:
-    return code if _parse(code) is not None else None
+    return code if code.strip() and _parse(code) is not None else None
 
 
 def _whole(code: str) -> str | None:
-    """The code up to its last whole statement: lines are dropped from its end until it is Python."""
+    """The code up to its last whole statement before the first that is no Python; None where there is none."""
     lines = code.splitlines()
-    while lines and _parse("\n".join(lines)) is None:
-        lines.pop()
-        while lines and not lines[-1].strip():
-            lines.pop()
-    return "\n".join(lines) if lines else None
+    while lines:
+        try:
+            _parser(whole := "\n".join(lines))
+        except _NO_PYTHON as error:
+            bad = error.lineno if isinstance(error, SyntaxError) and error.lineno else len(lines)
+            lines = lines[: min(bad, len(lines)) - 1]  # not line by line, or long prose would take minutes
+        else:
+            return whole.rstrip() or None
+    return None
 
 
 def _defines(program: str) -> bool:

@@ -39,6 +39,10 @@ G = "def f(x):\n    return x + 2"
         ("    return x + 1", "    return x + 1"),
         ("I cannot do that.", None),
         ("", None),
+        # long answers, for which every line was once parsed with all lines after it
+        (f"{F}\n\n" + "This is prose, and goes on.\n" * 3000, F),
+        ("import this, and explain that\n" * 3000, None),
+        ("```\n" * 3000, None),
         # thoughts are no answer
         (f"<think>\n```python\n{G}\n```\n</think>\n```python\n{F}\n```", F),
         (f"<think>\n```python\n{F}\n```\n", None),
@@ -110,6 +114,14 @@ async def test_human_eval_from_a_file(tmp_path: Path, grader: Programs, answer: 
     (problem,) = evalset.load()
     assert evalset.grader is Programs
     assert (await grader.grade(problem, answer)).right is right
+
+
+def test_the_function_is_the_one_of_that_name(tmp_path: Path) -> None:
+    """One whose name only begins so comes before it."""
+    prompt = "def f_twice(x):\n    return 2 * f(x)\n\n" + HUMAN["prompt"]
+    (problem,) = find(_file(tmp_path, {**HUMAN, "prompt": prompt})).load()
+    assert problem.answer is not None
+    assert json.loads(problem.answer)["setup"].endswith("def helper(x):\n    return x\n\n")
 
 
 async def test_mbpp_from_a_file(tmp_path: Path, grader: Programs) -> None:

@@ -197,7 +197,12 @@ async def test_a_test_sees_nothing_of_the_one_before(sandbox: Sandbox) -> None:
 
 async def test_programs_that_behave_equally_are_seen_so(sandbox: Sandbox) -> None:
     """They may define and import other things besides, before and after."""
-    tests: list[Test] = [Call("f", (3,), 0), Script("f(3)"), Script("try: f('a')\nexcept TypeError: pass"), Script("g()")]
+    tests: list[Test] = [
+        Call("f", (3,), 0),
+        Script("f(3)"),
+        Script("try: f('a')\nexcept TypeError: pass"),
+        Script("g()"),
+    ]
     a = "def f(x): return x * 2\ndef g(): return f"
     b = "import math\nfrom collections import deque\ndef other(): pass\nsizes = [len]\ndef g(): return f\ndef f(x): return x + x"
     c = "def f(x): return x * 3\ndef g(): return 1"
