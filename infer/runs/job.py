@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infer.core.generator import Generator, Message, Sampling
-from infer.core.grading import Grader, described_grader
+from infer.core.grading import Grader, Tester, described_grader
 from infer.core.interrupts import interruptible
 from infer.core.ledger import UNITS, Budget, Ledger
 from infer.core.options import MOST, MOST_TOKENS, Options
@@ -240,7 +240,7 @@ class Plan:
         self.job = job.model_copy(update=names)
         self.profile = self.model.profile if self.model else Profile()
         self.evalset = self._evalset(job, nano)
-        if self.options.needs_tests and not hasattr(self.evalset.grader, "passes"):
+        if self.options.needs_tests and not isinstance(self.evalset.grader(), Tester):
             raise UserError(f"tests choose among programs only: {self.evalset.name} has none, humaneval and mbpp have")
 
     def _model(self, job: Job) -> ModelRef | None:

@@ -1,14 +1,18 @@
 """Jobs: the machine's settings that reach a job's models and servers, and the record of a run."""
 
 import asyncio
+import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infer.core.generator import Request, Sampling
+from infer.core.ledger import Budget
 from infer.errors import UserError
+from infer.evalsets.graders.programs import Programs
 from infer.generate import backends, engine
 from infer.runs.job import Job, Machine, Plan, _shares, open_models
 from infer.runs.run import Run
@@ -137,3 +141,18 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
 
 def test_options_may_be_a_dictionary() -> None:
     assert Job.model_validate({"options": {"k": 8, "duplicates": True}}).options == ("k=8", "duplicates=True")
+
+
+def test_tests_choose_among_programs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("choose=b4",)
+    with pytest.raises(UserError, match="tests choose among programs only: nano has none"):
+        Plan(Job(strategy="best-of-n", options=options))
+    problems = tmp_path / "problems.jsonl"
+    row = {"task_id": "T/1", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(f): assert f(1) == 1"}
+    problems.write_text(json.dumps(row) + "\n")
+    plan = Plan(Job(strategy="best-of-n", options=options, on=str(problems), budget="100runs"))
+    assert plan.budget == Budget(100, "runs")
+    # whatever makes the grader
+    own = replace(plan.evalset, grader=lambda: Programs())
+    monkeypatch.setattr("infer.runs.job.find_evalset", lambda name, **columns: own)
+    assert Plan(Job(strategy="best-of-n", options=options, on="mine")).evalset.name == own.name
