@@ -121,6 +121,9 @@ def main() -> None:
         if rates in results:
             print(f"  {name:75} | {percents(gains(results[rates]))}")
     print(f"  {'published, at most, with language models':75} | {percents(PUBLISHED)}")
+    ahead = {name: sum(of[name] > of["b4"] + 0.005 for of in results.values()) for name in HEURISTICS}
+    counts = ", ".join(f"{name} in {count}" for name, count in ahead.items())
+    print(f"settings of {len(results)} in which another is ahead of B4 by half a point or more: {counts}")
     leads = [of["optimal"] - of["b4"] for of in results.values()]
     print(f"exact optimum less B4, in points: {100 * np.mean(leads):.2f} on average, {100 * max(leads):.2f} at most")
     print(

@@ -3,10 +3,10 @@
     python benchmarks/sandbox.py
     python benchmarks/sandbox.py --human-eval CLONE --problems humaneval.jsonl
 
-Prints, with every layer on: trivial tests a second on a worker per core, and the time from a test's start to its
-verdict; the same for a fresh interpreter a test (`python -I -S`), which has no layer at all, in turns with ours. With
-`--human-eval`, a clone of https://github.com/openai/human-eval, its executor and ours judge the canonical programs of
-`--problems`, in turns, each with as many workers.
+Prints, with every layer on and a worker for each core: trivial tests a second, the time from a test's start to its
+verdict, and the CPU time of a test, here and in the program's process. In turns with it runs a fresh interpreter a test
+(`python -I -S`), which has no layer at all. With `--human-eval`, a clone of https://github.com/openai/human-eval, its
+executor and ours judge the canonical programs of `--problems`, in turns, each with as many workers.
 """
 
 import argparse
@@ -52,6 +52,8 @@ async def trivial(tests: int, repeats: int) -> None:
     ours: list[float] = []
     bare: list[float] = []
     waits: list[float] = []
+    programs: list[float] = []
+    here = 0.0
     workers = os.cpu_count() or 1
     async with Sandbox() as sandbox:
         print(f"layers on: {', '.join((await sandbox.layers())['on'])}; {workers} workers")
@@ -64,11 +66,13 @@ async def trivial(tests: int, repeats: int) -> None:
                     start = time.perf_counter()
                     (result,) = await sandbox.run(PROGRAM, [TEST])
                     waits.append(time.perf_counter() - start)
+                    programs.append(result.cpu)
                     assert result.outcome == "passed"
 
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             await asyncio.gather(*(one_after_the_other() for _ in range(workers)))
             ours.append(tests / (time.perf_counter() - start))
+            here += (time.process_time() - cpu) / tests / repeats
             start = time.perf_counter()
             with ThreadPoolExecutor(workers) as pool:
                 assert all(code == 0 for code in pool.map(_fresh, range(tests // 20)))
@@ -76,6 +80,8 @@ async def trivial(tests: int, repeats: int) -> None:
     waits.sort()
     p50, p99 = (waits[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
     print(f"trivial tests           {_spread(ours)} a second; p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    program = statistics.median(programs) * 1000
+    print(f"CPU time of one         {here * 1000:.2f} ms here, {program:.2f} ms in the program's process")
     print(f"... a fresh interpreter {_spread(bare)} a second")
     print(f"ratio                   {_spread([a / b for a, b in zip(ours, bare, strict=True)])}")
 

@@ -47,7 +47,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
 
 EQUAL = 1e-7
 """Log densities that differ by less are equal: rounding takes up to 1e-8 in a matrix of 1,000 x 1,000."""
@@ -174,6 +173,8 @@ class _Sets:
 
     def log_joint(self, which: NDArray[np.intp], n: NDArray[np.intp], prior: Prior) -> Floats:
         """log p(passes, x, y) for x of any n members of the sets `which`."""
+        from scipy.special import betaln  # it takes 0.2 s, and most commands load this module
+
         solutions, tests = self.shape
         right, wrong = self.right[which], tests - self.right[which]
         others = solutions - n
@@ -192,6 +193,8 @@ class _Sets:
 
     def log_marginals(self, prior: Prior) -> tuple[Floats, Floats]:
         """For each set log p(passes, one given member is right), and log p(passes, some member is right)."""
+        from scipy.special import betaln  # it takes 0.2 s, and most commands load this module
+
         size = np.repeat(self.size, self.size)
         which = np.repeat(np.arange(len(self.size)), self.size)
         starts = np.cumsum(self.size) - self.size
