@@ -1,4 +1,4 @@
-"""What servers with OpenAI's API answer, as far as it is used. Whatever has another form is no reply."""
+"""The replies of servers with OpenAI's API: the fields that are used. Anything of another form is no reply."""
 
 from typing import Annotated, Any
 
