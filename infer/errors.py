@@ -41,7 +41,7 @@ class WriteError(OSError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; with its class where that is a bare word.
+    """The first line of another library's error, with its class where the line is a single word.
 
     >>> first_line(KeyError("llama"))
     "KeyError: 'llama'"

@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 
 
 class _Description(ProgressColumn):
-    """What is waited for, if anything is, and how far the run has come."""
+    """Shows a pause that a server asked for, if there is one, and then the run's progress."""
 
     def render(self, task: Task) -> Text:
         return Text(", ".join(filter(None, [pauses.waiting(), task.description])))

@@ -13,7 +13,6 @@ from rich.text import Text
 from infer import evalsets, strategies
 from infer.cli.app import app, examples
 from infer.cli.terminal import out
-from infer.core.formats import clean
 from infer.errors import UserError, nearest
 from infer.generate import backends
 from infer.nano import checkpoint
@@ -121,11 +120,11 @@ def _list_backends(name: str | None) -> None:
 
 
 def _or_why(about: Callable[[str], RenderableType], name: str) -> RenderableType:
-    """What is shown about a name, or why there is nothing: another package may offer something broken."""
+    """Returns the text about a name, or the error that keeps it from being shown: another package may be broken."""
     try:
         return about(name)
     except UserError as error:
-        return Text(clean(str(error)), "dim")
+        return Text(str(error), "dim")
 
 
 def _list_models(name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Standard output and standard error: results go to the one, what is said about them to the other."""
+"""Standard output and standard error: results go to the one, messages about them to the other."""
 
 import logging
 import os
@@ -145,7 +145,7 @@ def say(message: str) -> None:
 
 
 class Told(logging.Handler):
-    """Says what our own code logs. Equal messages are said once, and at the end how often they came."""
+    """Prints the messages that our own code logs: each once, and at the end the count of those that came again."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def pausing(why: str, seconds: float) -> Iterator[None]:
 
 
 def waiting() -> str | None:
-    """What is waited for, and how long yet; of several pauses the one that ends first. None without any."""
+    """Describes the pause that ends first: the seconds left, and the reason. None if there is no pause."""
     if not _asked:
         return None
     why, until = min(_asked.values(), key=lambda pause: pause[1])

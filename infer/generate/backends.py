@@ -70,7 +70,7 @@ class Backend:
     local: bool = True
     """Whether it loads models here. False: it connects to a server, which --base-url names."""
     ignores: frozenset[str] = frozenset()
-    """Fields of `ModelArgs` that it does not read: a user who sets one is told."""
+    """Fields of `ModelArgs` that it does not read: the command line refuses a setting of one."""
     device_memory: Callable[[], float | None] | None = None
     """Returns the bytes of one device, None for a CPU. For a backend whose models claim their `memory_fraction` as they
     are loaded: generator and reward model then have to share."""

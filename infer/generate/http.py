@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infer.core.formats import clean
 from infer.core.pauses import pausing
+from infer.core.records import reason_of
 from infer.errors import ServerFailed, UserError
 from infer.generate.address import Address
 
@@ -56,7 +57,7 @@ TOLD = 200
 
 
 class Reply(BaseModel):
-    """What a server may answer. Fields that are not named are ignored."""
+    """The base of the schemas of replies. Fields that a schema does not name are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -181,7 +182,7 @@ class Http:
             raise EndedEarly("the stream ended early")
 
     async def tried(self, url: str, attempt: Callable[[], Awaitable[T]], *, at_once: bool = False) -> T:
-        """What `attempt` returns, which is tried again where its failure may pass. Raises as `post` does."""
+        """Returns the result of `attempt`, which is repeated where its failure may pass. Raises as `post` does."""
         turn: AbstractAsyncContextManager[None] = nullcontext() if at_once else self._turn
         failed = late = 0
         answered = self._answered
@@ -240,16 +241,15 @@ class Http:
         return self._client.request(method, url, json=body, params=query, timeout=timeout, proxy=_proxy(url))
 
     def _checked(self, data: bytes, schema: type[R]) -> R:
-        """What was sent, as its schema. Raises FailedTry where it does not fit, or reports an error."""
+        """Reads a reply by its schema. Raises FailedTry where it does not fit, or reports an error."""
         try:
             reply = schema.model_validate_json(data)
         except ValidationError as error:
             said = _decoded(data)
             if not (isinstance(said, dict) and said.get("error")):
-                first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-                why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+                why = self._told(reason_of(error.errors(include_url=False)[0]))
                 shown = self._told(data[: 8 * TOLD].decode(errors="replace"))
-                raise FailedTry(f"not the reply that was asked for ({self._told(why)}): {shown!r}") from None
+                raise FailedTry(f"not the reply that was asked for ({why}): {shown!r}") from None
             broken = said
         else:
             if not reply.error:
@@ -274,7 +274,7 @@ class Http:
 
     def _told(self, text: str) -> str:
         """The beginning of a server's words, on one line, fit for a terminal, without what was sent in secret."""
-        return " ".join(clean(self.address.hide(text, self._key)).split())[:TOLD]
+        return " ".join(clean(self.address.hide(text, self._key)[: 8 * TOLD]).split())[:TOLD]
 
 
 @functools.cache

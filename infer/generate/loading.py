@@ -1,4 +1,4 @@
-"""What transformers loads: tokenizers and models, for every backend. Its errors become UserErrors of one line.
+"""Tokenizers and models loaded by transformers, for every backend. Its errors become UserErrors of one line.
 
 **The code of a checkpoint is never run.** transformers asks on standard input where it is not told so: this is the one
 place that loads anything by it, and it always tells.

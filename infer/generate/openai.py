@@ -15,7 +15,7 @@ connection is lost is sent again: what the server did for the lost one is not co
 when a call was cancelled or met its deadline. By text, a completion cut at its deadline counts the stream's chunks as
 tokens, and its prompt's tokens are not known.
 
-A server's counts are checked: see `OpenAIGenerator._counted`.
+A server's counts are checked: see `infer.generate.counts`.
 """
 
 import asyncio
@@ -24,9 +24,6 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from infer.core.generator import Completion, Message, Request, Sampling, room_after
@@ -37,9 +34,10 @@ from infer.cost.model import ModelSpec
 from infer.errors import UserError, nearest
 from infer.generate.address import Address
 from infer.generate.chat import plain_prompt
+from infer.generate.counts import Counts
 from infer.generate.http import LOST, TIMEOUT, EndedEarly, FailedTry, Http, Json, Refused
 from infer.generate.loading import load_tokenizer
-from infer.generate.replies import Detokenized, Piece, Tokenized, Usage, Version
+from infer.generate.replies import Detokenized, Piece, Received, Tokenized, Version
 from infer.generate.served import Connection, ServedTokens, served_models
 from infer.generate.text import PARTIAL
 
@@ -49,68 +47,10 @@ _UNKNOWN_CONTEXT = 4096
 """Tokens of context where neither the server nor the caller gives a number."""
 _TAIL = 4
 """Tokens of which one character consists at most, in byte-level vocabularies."""
-_SLACK = 1
-"""Tokens that a server may count beyond those asked for: some count the end token apart. They are not charged."""
 _MET = ("stop", "stop_sequence")
 """Finish reasons of a stop string or an end token; the latter is TGI's, of a stop string alone."""
 _HELLO = "Hello"
-"""What a server is asked first."""
-_AROUND = 1024
-"""Tokens that a chat template may put around a prompt, at most."""
-
-
-@dataclass(slots=True)
-class _Reply:
-    """The part of one completion that has arrived: the whole of it, or a stream so far."""
-
-    most: int
-    """Tokens that were asked for."""
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    events: int = 0
-    pieces: int = 0
-    """Events with text in them."""
-    finish_reason: str | None = None
-    tells_stop: bool = False
-    stop: str | None = None
-    """The stop string that was met, where the server reports it."""
-    usage: Usage | None = None
-    cut: bool = False
-    """The stream was not read to its end."""
-
-    def take(self, piece: Piece) -> None:
-        for choice in piece.choices:
-            self.events += 1
-            self.text += choice.written
-            self.tokens += choice.token_ids or []
-            self.logprobs += choice.logprobs.values if choice.logprobs is not None else []
-            self.pieces += bool(choice.written)
-            self.finish_reason = choice.finish_reason or self.finish_reason
-            for name in ("stop_reason", "matched_stop"):  # vLLM's and SGLang's; a token id is an end token
-                if name in choice.model_fields_set:
-                    self.tells_stop = True
-                    met = getattr(choice, name)
-                    self.stop = met if isinstance(met, str) else None
-        self.usage = piece.usage or self.usage
-        if len(self.tokens) > self.most:
-            raise FailedTry(f"a completion of more than the {self.most} tokens that were asked for")
-
-    def cut_after(self, stop: str) -> None:
-        """Ends it with a stop string that the server was not told of."""
-        self.text = self.text[: self.text.index(stop) + len(stop)]
-        self.finish_reason, self.stop, self.cut = "stop", stop, True
-
-    def check(self, *, exact: bool) -> None:
-        """Raises FailedTry for what is no completion, though each piece of it has the right form."""
-        if not self.events:
-            raise FailedTry("a reply without a completion")
-        if self.finish_reason in ("abort", "error"):  # vLLM's and OpenRouter's
-            raise FailedTry("the server broke off")
-        if exact and not self.tokens:
-            raise FailedTry("a completion without its token ids")
-        if exact and self.logprobs and len(self.logprobs) != len(self.tokens):
-            raise FailedTry(f"{len(self.logprobs)} log-probabilities of {len(self.tokens)} tokens")
+"""The prompt of the first requests, which find out how a server is asked."""
 
 
 class OpenAIGenerator:
@@ -135,7 +75,7 @@ class OpenAIGenerator:
         self._streams = False
         self._keeps_stops: bool | None = None
         """Whether its texts end with the stop string that was met, where it does not tell; None: not known yet."""
-        self._said: set[str] = set()
+        self._counts = Counts(self._base_url, source)
         self._has_template = True
         self._decoded: dict[tuple[int, ...], str] = {}
         self._torn: set[tuple[int, ...]] = set()
@@ -265,15 +205,15 @@ class OpenAIGenerator:
         """The delimiter, where a completion is cut at it here: the server would cut it off, and not say so."""
         return request.delimiter if self._keeps_stops is False else None
 
-    async def _reply(self, body: Json, deadline: float | None, cut_at: str | None = None) -> _Reply | None:
+    async def _reply(self, body: Json, deadline: float | None, cut_at: str | None = None) -> Received | None:
         """The server's reply, or what has come of it by the deadline or up to `cut_at`; None if nothing had come."""
         url = f"{self._base_url}/{'chat/' if self._chat else ''}completions"
         if self._streams or deadline is not None or cut_at is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        coming: list[_Reply] = []  # the one that is being received
+        coming: list[Received] = []  # the one that is being received
 
-        async def attempt() -> _Reply:
-            reply = _Reply(body["max_tokens"], tells_stop=cut_at is not None)
+        async def attempt() -> Received:
+            reply = Received(body["max_tokens"], tells_stop=cut_at is not None)
             coming[:] = [reply]
             try:
                 try:
@@ -344,7 +284,7 @@ class OpenAIGenerator:
         messages.append({"role": "assistant", "content": written})
         return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
 
-    async def _completion(self, request: Request, reply: _Reply) -> Completion:
+    async def _completion(self, request: Request, reply: Received) -> Completion:
         if request.delimiter and not reply.tells_stop and reply.text and reply.finish_reason in _MET:
             stops = (request.delimiter, *request.sampling.stop)
             if reply.text.endswith(stops):
@@ -360,70 +300,14 @@ class OpenAIGenerator:
                 finish = "length"  # see `_exact_text`: the stop string was the prompt's
         else:
             text = reply.text if stop is None or reply.text.endswith(stop) else reply.text + stop
-        prefill, cached = self._counted_prompt(request.prompt, reply)
+        prefill, cached = self._counts.prompt(request.prompt, reply)
         logprobs = reply.logprobs if request.logprobs else None
         tokens = reply.tokens if self.token_exact else []
-        return Completion(tokens, self._counted(reply), text, finish, logprobs, prefill=prefill, cached=cached)
+        return Completion(
+            tokens, self._counts.completion(reply), text, finish, logprobs, prefill=prefill, cached=cached
+        )
 
-    def _counted(self, reply: _Reply) -> int:
-        """The tokens of a completion: its ids, else what the server reports, if that can be.
-
-        That is a number from 0 (the end token alone, which counts) up to what was asked for. Otherwise the text's
-        tokens by the model's own tokenizer, where it is on this machine; else the pieces of a stream, a token each;
-        else all that were asked for. Never more than these: a budget has paid for them.
-        """
-        told = reply.usage.completion_tokens if reply.usage is not None else None
-        if reply.tokens or (reply.cut and told is None):
-            count = len(reply.tokens) or reply.pieces
-            if told is not None and told != count:
-                self._say_once(f"reports {told} tokens where it returned {count}: those returned count")
-            return min(count, reply.most)
-        if told is None or not 0 <= told <= reply.most + _SLACK:
-            tells = "no usage" if told is None else f"{told} tokens where {reply.most} at most were asked for"
-            if self._tokenizer is not None:
-                own = len(self._tokenizer.encode(reply.text, add_special_tokens=False))
-                by, told = "by the model's tokenizer", own + (reply.finish_reason != "length")  # the end token
-            elif reply.events > 1:
-                by, told = "by the pieces of its streams", reply.pieces
-            else:
-                by, told = "as all that were asked for", reply.most
-            self._say_once(f"reports {tells}: tokens are counted {by}")
-        return min(max(told, 1), reply.most)
-
-    def _counted_prompt(self, prompt: Prompt, reply: _Reply) -> tuple[int, int]:
-        """The prompt's tokens that were computed, and those read from the cache."""
-        usage = reply.usage or Usage()
-        known = None if isinstance(prompt, str) else len(prompt)
-        most = len(prompt.encode()) + _AROUND if isinstance(prompt, str) else len(prompt)
-        count = known or 0 if usage.prompt_tokens is None else usage.prompt_tokens
-        if (known is not None and count != known) or not 0 <= count <= most:
-            self._say_once(f"reports {count} tokens of a prompt that has {'at most ' if known is None else ''}{most}")
-            count = most
-        details = usage.prompt_tokens_details
-        cached = (details.cached_tokens if details is not None else None) or 0
-        if not 0 <= cached <= count:
-            self._say_once(f"reports {cached} cached tokens of {count}: none are counted as cached")
-            cached = 0
-        return count - cached, cached
-
-    def _say_once(self, what: str) -> None:
-        """Warns of a server's habit. Of messages that differ in their numbers the first."""
-        kind = "".join(letter for letter in what if not letter.isdigit())
-        if kind not in self._said:
-            self._said.add(kind)
-            logger.warning("%s %s", self._base_url, what)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        """The served model's tokenizer, if it is on this machine; nothing is downloaded."""
-        from huggingface_hub import try_to_load_from_cache
-
-        with suppress(UserError, ValueError):
-            if Path(self.source).is_dir() or isinstance(try_to_load_from_cache(self.source, "tokenizer.json"), str):
-                return load_tokenizer(self.source, None)
-        return None
-
-    async def _exact_text(self, prompt: Prompt, reply: _Reply, finish: Finish, stop: str | None) -> str:
+    async def _exact_text(self, prompt: Prompt, reply: Received, finish: Finish, stop: str | None) -> str:
         """The text of whole tokens. vLLM's own differs from it in two cases.
 
         It is cut at the stop string's end, though the token that completes it may go on: the last tokens' text has
@@ -448,7 +332,7 @@ class OpenAIGenerator:
             self._torn.add(tuple((prompt[-_TAIL:] + tokens)[-_TAIL:]))
         return text
 
-    async def _ending(self, reply: _Reply, stop: str | None) -> str:
+    async def _ending(self, reply: Received, stop: str | None) -> str:
         """The text of the last tokens: from where the stop string begins, at the latest.
 
         That of single tokens, which are soon all known, put together; but that of a few decoded at once where a
@@ -513,7 +397,7 @@ class OpenAIGenerator:
         self._version = await self._http.tried(url, version, at_once=True)
         if self._version is not None:
             with suppress(Refused):
-                ids = await self._ids(prompt="Hello")
+                ids = await self._ids(prompt=_HELLO)
                 body = {"model": self.model, "prompt": ids, "max_tokens": 1, "temperature": 0.0}
                 reply = await self._reply({**body, "return_token_ids": True}, None)
                 self.token_exact = reply is not None and bool(reply.tokens)
@@ -535,7 +419,7 @@ class OpenAIGenerator:
         else:
             raise refusals[0]
         told = reply.usage if reply is not None else None
-        if (told is None or told.completion_tokens is None) and self._tokenizer is None:
+        if (told is None or told.completion_tokens is None) and self._counts.tokenizer is None:
             self._streams = True  # its pieces can be counted
         if self._chat:
             self._continues = await self._can_continue()
@@ -573,7 +457,7 @@ def _choose(model: str | None, served: list[str], base_url: str) -> str:
     return model
 
 
-def _finish(reply: _Reply, request: Request, *, sure: bool) -> tuple[Finish, str | None]:
+def _finish(reply: Received, request: Request, *, sure: bool) -> tuple[Finish, str | None]:
     """Why a completion stopped, and the stop string that ended it, if one did.
 
     A server that neither tells nor keeps the stop string that it met leaves the end of a step and the end of the answer

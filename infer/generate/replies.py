@@ -1,10 +1,11 @@
-"""What servers with OpenAI's API answer, as far as it is used. Whatever has another form is no reply."""
+"""The replies of servers with OpenAI's API: the fields that are used. Anything of another form is no reply."""
 
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infer.generate.http import Reply
+from infer.generate.http import FailedTry, Reply
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
@@ -53,6 +54,12 @@ class Usage(_Part):
     completion_tokens: int | None = None
     prompt_tokens_details: CachedTokens | None = None
 
+    @property
+    def cached(self) -> int:
+        """The prompt's tokens that were read from a cache; 0 where it is not reported."""
+        details = self.prompt_tokens_details
+        return (details.cached_tokens if details is not None else None) or 0
+
 
 class TokenLogprob(_Part):
     logprob: float
@@ -99,6 +106,60 @@ class Piece(Reply):
 
     choices: list[Choice] = Field(max_length=1)
     usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Received:
+    """The part of one completion that has arrived: the whole of it, or a stream so far."""
+
+    most: int
+    """Tokens that were asked for."""
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    events: int = 0
+    pieces: int = 0
+    """Events with text in them."""
+    finish_reason: str | None = None
+    tells_stop: bool = False
+    stop: str | None = None
+    """The stop string that was met, where the server reports it."""
+    usage: Usage | None = None
+    cut: bool = False
+    """The stream was not read to its end."""
+
+    def take(self, piece: Piece) -> None:
+        for choice in piece.choices:
+            self.events += 1
+            self.text += choice.written
+            self.tokens += choice.token_ids or []
+            self.logprobs += choice.logprobs.values if choice.logprobs is not None else []
+            self.pieces += bool(choice.written)
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            for name in ("stop_reason", "matched_stop"):  # vLLM's and SGLang's; a token id is an end token
+                if name in choice.model_fields_set:
+                    self.tells_stop = True
+                    met = getattr(choice, name)
+                    self.stop = met if isinstance(met, str) else None
+        self.usage = piece.usage or self.usage
+        if len(self.tokens) > self.most:
+            raise FailedTry(f"a completion of more than the {self.most} tokens that were asked for")
+
+    def cut_after(self, stop: str) -> None:
+        """Ends it with a stop string that the server was not told of."""
+        self.text = self.text[: self.text.index(stop) + len(stop)]
+        self.finish_reason, self.stop, self.cut = "stop", stop, True
+
+    def check(self, *, exact: bool) -> None:
+        """Raises FailedTry for what is no completion, though each piece of it has the right form."""
+        if not self.events:
+            raise FailedTry("a reply without a completion")
+        if self.finish_reason in ("abort", "error"):  # vLLM's and OpenRouter's
+            raise FailedTry("the server broke off")
+        if exact and not self.tokens:
+            raise FailedTry("a completion without its token ids")
+        if exact and self.logprobs and len(self.logprobs) != len(self.tokens):
+            raise FailedTry(f"{len(self.logprobs)} log-probabilities of {len(self.tokens)} tokens")
 
 
 class TopLogprobs(_Part):

@@ -180,8 +180,7 @@ class ServedTokens:
             value = sigmoid(told[f"token_id:{self._yes}"] - told[f"token_id:{self._no}"])
         except KeyError:
             raise UserError("the server reports no log-probabilities of chosen tokens: it needs a newer vLLM") from None
-        details = reply.usage.prompt_tokens_details if reply.usage is not None else None
-        cached = (details.cached_tokens if details is not None else None) or 0
+        cached = reply.usage.cached if reply.usage is not None else 0
         cached = cached if 0 <= cached <= len(prompt) else 0
         return Scores([value], [Call(self.spec, len(prompt) - cached, cached, 1)])
 

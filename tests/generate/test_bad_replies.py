@@ -12,6 +12,8 @@ from infer.core import pauses
 from infer.core.generator import Completion, Sampling
 from infer.errors import ServerFailed, UserError
 from infer.generate import http
+from infer.generate.counts import Counts
+from infer.generate.replies import Choice, Piece, Received
 from infer.generate.served import Connection, ServedHead, ServedTokens
 from infer.strategies import find
 from infer.testing.toy import setting, solve
@@ -184,12 +186,11 @@ def test_retry_after_as_a_date_is_the_time_until_then(monkeypatch: pytest.Monkey
 async def test_a_pause_that_a_server_asks_for_is_told_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     async with connected(server) as generator:
-        server.answer = in_turn(lambda writer: send(writer, 429, "slow down", Retry_After="0.2"), completion("4"))
+        server.answer = in_turn(lambda writer: send(writer, 429, "slow down", Retry_After="1"), completion("4"))
         with caplog.at_level("INFO", logger="infer"):
             asked = asyncio.create_task(one(generator))
-            await server.none_open.wait()
-            await asyncio.sleep(0.05)  # the reply is on its way
-            told = pauses.waiting()
+            while (told := pauses.waiting()) is None and not asked.done():  # noqa: ASYNC110  (it is no event)
+                await asyncio.sleep(0.001)
             assert told is not None
             assert told.startswith("waiting 1 s: 127.0.0.1:")
             assert "asks for it (HTTP 429: slow down (a lower --concurrency asks for less))" in told
@@ -252,6 +253,14 @@ async def test_ids_count_whatever_the_server_reports(caplog: pytest.LogCaptureFi
         "reports 400 cached tokens of 2: none are counted as cached",
         "reports 99 tokens where it returned 1: those returned count",
     ]
+
+
+def test_a_stream_cut_after_more_pieces_than_tokens_is_not_charged_more() -> None:
+    reply = Received(most=2)
+    for letter in "abc":
+        reply.take(Piece(choices=[Choice(text=letter)]))
+    reply.cut = True
+    assert Counts("http://host/v1", "model").completion(reply) == 2
 
 
 # Reward models
