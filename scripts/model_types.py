@@ -56,7 +56,8 @@ def types() -> dict[str, dict[str, Any]]:
 
     from infer.cost.families import FAMILIES
 
-    source = "".join((COST / name).read_text() for name in ("families.py", "recurrences.py", "fields.py", "config.py"))
+    readers = ("families.py", "family.py", "recurrences.py", "fields.py", "config.py")
+    source = "".join((COST / name).read_text() for name in readers)
     read = set(re.findall(r'"([A-Za-z_][A-Za-z0-9_]+)"', source))  # words in quotes: all fields, and some more
     found: dict[str, dict[str, Any]] = {}
     for kind in FAMILIES:
