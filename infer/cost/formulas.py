@@ -301,8 +301,8 @@ def _sum_common(attention: Attention | LatentAttention, first: int, count: int, 
     """Of the tokens that `_sum_seen` sums, those among the first `shared` of the sequence."""
     if not (attention.chunked and attention.window):
         return _sum_min(first, count, attention.window) - _sum_min(first - shared, count, attention.window)
-    start = (shared - 1) // attention.window * attention.window  # of the chunk of the last shared token
-    return (shared - start) * min(max(start + attention.window - first + 1, 0), count)
+    begun = shared % attention.window  # shared tokens of the chunk that the sequence is in when they end
+    return begun * min(max(shared - begun + attention.window - first + 1, 0), count)
 
 
 def _sum_cached(attention: Attention | LatentAttention, cached: int, tokens: int, passes: int) -> int:

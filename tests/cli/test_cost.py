@@ -29,7 +29,9 @@ def decoded(capsys: pytest.CaptureFixture[str], *arguments: str) -> int:
         ("-s best-of-n -o level=step --n 8", 8),
         ("-s self-consistency --n 5", 5),
         ("-s particle-filter --n 3", 3),
+        ("-s best-of-n -o n=8", 8),
         ("-s beam --n 8", 8),
+        ("-s beam -o n=8", 8),
         ("-s dvts --n 8 --branches 2", 8),
     ],
 )

@@ -1,10 +1,12 @@
 """Parameters counted from a config equal those of the model that transformers builds from it, and published totals."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from infer.cost.attention import TopK
 from infer.cost.config import PUBLIC, read_spec
 from infer.cost.model import Attention, Experts, LatentAttention, Weights
 from infer.errors import UserError
@@ -298,6 +300,14 @@ def test_process_reward_model_head() -> None:
     language_model = read_spec({**PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"], "architectures": ["Qwen2ForCausalLM"]})
     assert language_model.params == 7_615_616_512  # Qwen2.5-7B
     assert spec.params == language_model.params - 152064 * hidden + spec.head.params
+
+
+def test_specs_are_found_again() -> None:
+    """Equal specs have equal hashes, so that costs of one are found by the other; any difference makes them unequal."""
+    spec, again = (read_spec(PUBLIC["Qwen/Qwen3-8B"]) for _ in range(2))
+    assert (again, hash(again)) == (spec, hash(spec))
+    others = [read_spec(PUBLIC["Qwen/Qwen3-8B"], kv_dtype="float8"), replace(spec, decode=TopK(8))]
+    assert len({spec, again, *others}) == 3
 
 
 def test_kinds_of_attention() -> None:
