@@ -44,10 +44,10 @@ Types of causal language models in transformers {version} whose layers are not m
 """
 
 
-def made() -> dict[Path, str]:
-    """The contents of both files."""
+def table() -> str:
+    """types.json."""
     rows = (f"{json.dumps(kind)}: {json.dumps(record)}" for kind, record in sorted(types().items()))
-    return {TYPES: "{\n" + ",\n".join(rows) + "\n}\n", PAGE: page()}
+    return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
 def types() -> dict[str, dict[str, Any]]:
@@ -56,7 +56,8 @@ def types() -> dict[str, dict[str, Any]]:
 
     from infer.cost.families import FAMILIES
 
-    source = "".join((COST / name).read_text() for name in ("families.py", "recurrences.py", "fields.py", "config.py"))
+    readers = ("families.py", "family.py", "recurrences.py", "fields.py", "config.py")
+    source = "".join((COST / name).read_text() for name in readers)
     read = set(re.findall(r'"([A-Za-z_][A-Za-z0-9_]+)"', source))  # words in quotes: all fields, and some more
     found: dict[str, dict[str, Any]] = {}
     for kind in FAMILIES:
@@ -138,15 +139,19 @@ def _mlp(family: Any, spec: Any) -> str:
     return ("gated" if family.gated else "plain") + (", experts" if spec.experts else "")
 
 
+FILES = {TYPES: table, PAGE: page}
+"""In this order: the page is made by what types.json says."""
+
+
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    stale = [path for path, text in made().items() if not path.is_file() or path.read_text() != text]
-    if "--write" in sys.argv[1:]:
-        for _ in range(2):  # the page is made by what types.json says
-            for path, text in made().items():
-                path.write_text(text)
-    elif stale:
-        sys.exit(f"not up to date: {', '.join(path.name for path in stale)}: run scripts/model_types.py --write")
+    for path, made in FILES.items():
+        text = made()
+        if path.is_file() and path.read_text() == text:
+            continue
+        if "--write" not in sys.argv[1:]:
+            sys.exit(f"{path.name} is not up to date: run scripts/model_types.py --write")
+        path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infer.cost.families import FAMILIES, Family, layers_of, norm_of
+from infer.cost.families import FAMILIES
+from infer.cost.family import Family, layers_of, norm_of
 from infer.cost.fields import Fields
 from infer.cost.model import BYTES, Embedding, Head, ModelSpec, linear
 from infer.errors import UserError

@@ -69,9 +69,10 @@ def estimate(
     ]
     memory = spec.weight_memory + spec.cache_bytes(tokens, prompt, samples)
     if verifier is not None:
-        passes, rest = divmod(tokens, step or max(tokens, 1))
+        step = step or max(tokens, 1)
+        passes, rest = divmod(tokens, step)
         together = Serving(batch=batch)
-        scored = prefill_cost(verifier, step or tokens, prompt, passes=passes, serving=together)
+        scored = prefill_cost(verifier, step, prompt, passes=passes, serving=together)
         scored += prefill_cost(verifier, rest, prompt + tokens - rest, serving=together)
         cost = RequestCost(prefill_cost(verifier, prompt) + scored * batch)
         rows.append(_row("verifier", prompt + batch * tokens, cost, verifier, hardware))

@@ -3,6 +3,7 @@
 Both are kept in `types.json`, made from transformers' config classes by `scripts/model_types.py`.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,48 +14,51 @@ from infer.errors import UserError
 Flag = bool | str
 """Yes or no, or the field of the config that says so."""
 
-_TYPES: dict[str, dict[str, dict[str, Any]]] = json.loads(Path(__file__).with_name("types.json").read_text())
-"""For each type the defaults of its fields, and their names in files for those in code: `n_embd` for `hidden_size`."""
-
 _UNDECLARED = {
-    *(
-        "architectures",
-        "dtype",
-        "id2label",
-        "model_type",
-        "num_labels",
-        "parscale_n",
-        "parscale_n_tokens",
-        "torch_dtype",
-    ),
+    "architectures",
+    "dtype",
+    "id2label",
+    "model_type",
+    "num_labels",
+    "parscale_n",
+    "parscale_n_tokens",
+    "torch_dtype",
     # these no config class declares, but transformers reads them where they are
-    *(
-        "block_ff_dim",
-        "first_k_dense_replace",
-        "full_attention_interval",
-        "global_head_dim",
-        "head_dim",
-        "hybrid_override_pattern",
-    ),
-    *(
-        "index_skip_topk_offset",
-        "index_topk_freq",
-        "index_topk_pattern",
-        "linear_attn_config",
-        "num_global_key_value_heads",
-        "num_hidden_layers",
-        "per_layer_config",
-    ),
-    *("sliding_window_pattern", "tie_word_embeddings", "_remove_final_layer_norm"),
+    "block_ff_dim",
+    "first_k_dense_replace",
+    "full_attention_interval",
+    "global_head_dim",
+    "head_dim",
+    "hybrid_override_pattern",
+    "index_skip_topk_offset",
+    "index_topk_freq",
+    "index_topk_pattern",
+    "linear_attn_config",
+    "num_global_key_value_heads",
+    "num_hidden_layers",
+    "per_layer_config",
+    "sliding_window_pattern",
+    "tie_word_embeddings",
+    "_remove_final_layer_norm",
 }
 """Fields that are read for any type. Others count only where they belong to the type, as in transformers."""
+
+
+@functools.cache
+def _types() -> dict[str, dict[str, dict[str, Any]]]:
+    """For each type the defaults of its fields, and their names in files for those in code: `n_embd` for `hidden_size`.
+
+    Read when first needed: `scripts/model_types.py` imports the families before it has written the file.
+    """
+    types: dict[str, dict[str, dict[str, Any]]] = json.loads(Path(__file__).with_name("types.json").read_text())
+    return types
 
 
 class Fields:
     """The fields of one config.json of a known type of model."""
 
     def __init__(self, config: Mapping[str, Any], kind: str) -> None:
-        known = _TYPES[kind]
+        known = _types()[kind]
         self.type = kind
         self._names, defaults = known["names"], known["defaults"]
         given = {self._names.get(key, key): value for key, value in config.items()}

@@ -139,12 +139,11 @@ def prefill_cost(
             scored = _sum_min(cached + 1, total, None) if causal else rectangle
             pairs = _sum_min(cached + 1, total, index.topk)
             flops += layers * (index.score_flops * scored + attention.decode_flops * (pairs + total * spec.prefix))
+            numbers += layers * index.dim * reach
         else:
             pairs = (_sum_seen(attention, cached + 1, total) if causal else rectangle) + total * spec.prefix
             flops += layers * (attention.prefill_flops * pairs + attention.expand_flops * reach)
         numbers += layers * (attention.kv_size * (passes * spec.prefix + reach) + attention.cache_size * total)
-        if isinstance(attention, LatentAttention) and attention.indexer:
-            numbers += layers * attention.indexer.dim * reach
     for recurrence, layers in spec.recurrences:
         flops += layers * recurrence.flops * total
         numbers += layers * recurrence.state * (2 * passes - (cached == 0))  # a first pass only writes it
@@ -287,7 +286,7 @@ def _sparse(
 
 def _sum_seen(attention: Attention | LatentAttention, first: int, count: int) -> int:
     """Tokens that `count` tokens attend to, summed; the first of them is the `first` in its sequence, from 1."""
-    if not (isinstance(attention, Attention) and attention.chunked and attention.window):
+    if not (attention.chunked and attention.window):
         return _sum_min(first, count, attention.window)
     chunk = attention.window
 
@@ -300,33 +299,32 @@ def _sum_seen(attention: Attention | LatentAttention, first: int, count: int) ->
 
 def _sum_common(attention: Attention | LatentAttention, first: int, count: int, shared: int) -> int:
     """Of the tokens that `_sum_seen` sums, those among the first `shared` of the sequence."""
-    if not (isinstance(attention, Attention) and attention.chunked and attention.window):
+    if not (attention.chunked and attention.window):
         return _sum_min(first, count, attention.window) - _sum_min(first - shared, count, attention.window)
-    start = (shared - 1) // attention.window * attention.window  # of the chunk of the last shared token
-    return (shared - start) * min(max(start + attention.window - first + 1, 0), count)
+    begun = shared % attention.window  # shared tokens of the chunk that the sequence is in when they end
+    return begun * min(max(shared - begun + attention.window - first + 1, 0), count)
 
 
 def _sum_cached(attention: Attention | LatentAttention, cached: int, tokens: int, passes: int) -> int:
     """Cached tokens in reach of a pass's tokens, summed over successive passes of `tokens` after `cached`."""
     window = attention.window
-    if isinstance(attention, Attention) and attention.chunked and window:
+    if window is None:
+        return passes * cached + tokens * (passes * (passes - 1) // 2)
+    if attention.chunked:
         period = window // math.gcd(tokens, window)  # after which the position in a chunk comes again
         rounds, rest = divmod(passes, period)
         reach = [(cached + index * tokens) % window for index in range(min(period, passes))]
         return rounds * sum(reach) + sum(reach[:rest])
-    if window is None:
-        below, full = passes, 0
-    else:  # passes that start before the window is full
-        below = min(passes, max(0, -((cached - window + 1) // tokens)))
-        full = (passes - below) * (window - 1)
-    return below * cached + tokens * (below * (below - 1) // 2) + full
+    below = min(passes, max(0, -((cached - window + 1) // tokens)))  # passes that start before the window is full
+    return below * cached + tokens * (below * (below - 1) // 2) + (passes - below) * (window - 1)
 
 
 def _sum_min(first: int, count: int, cap: int | None) -> int:
     """Sum of min(t, cap) over `count` numbers t from `first` on."""
-    below = count if cap is None else min(max(cap - first + 1, 0), count)
-    total = below * (2 * first + below - 1) // 2
-    return total if cap is None else total + (count - below) * cap
+    if cap is None:
+        return count * (2 * first + count - 1) // 2
+    below = min(max(cap - first + 1, 0), count)
+    return below * (2 * first + below - 1) // 2 + (count - below) * cap
 
 
 def _sum_ceil(first: int, count: int, block: int) -> int:

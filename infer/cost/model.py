@@ -123,6 +123,7 @@ class LatentAttention:
     v_dim: int
     indexer: Indexer | None = None
     window: None = None
+    chunked: bool = False
 
     @property
     def kv_size(self) -> int:
@@ -219,9 +220,6 @@ class Embedding:
     row: int
     """Numbers that one token reads."""
 
-    def __add__(self, other: "Embedding") -> "Embedding":
-        return Embedding(self.params + other.params, self.row + other.row)
-
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -239,7 +237,7 @@ class ModelSpec:
     """Each kind of layer with its number of layers."""
     head: Head
     outside: Weights = Weights()
-    """What each token goes through before and after the layers: the last norm, projections."""
+    """Of the last norm, and of projections before and after the layers."""
     dtype: str = "bfloat16"
     """Dtype of the arithmetic; weights and KV cache may be stored in fewer bytes."""
     matrix_dtype: str | None = None
@@ -253,6 +251,10 @@ class ModelSpec:
     prefix: int = 0
     decode: Decode = field(default_factory=Dense)
     """The attention that its engine uses in decode steps."""
+
+    def __hash__(self) -> int:
+        """Of some sizes only: for each request a budget looks up costs by the spec. Equality compares all fields."""
+        return hash((self.hidden, self.vocab, self.params, self.weight_bytes))
 
     @cached_property
     def embedding_params(self) -> int:

@@ -1,4 +1,4 @@
-"""What a layer has instead of attention: linear attention, state spaces and convolutions, read from a config.
+"""Layers without attention: linear attention, state spaces and convolutions, read from a config.
 
 Their FLOPs are those of the recurrence, token by token, with one multiplication and one addition for each number of the
 state that is decayed and written, and one for each that is read. A prefill in chunks does more, on faster units.

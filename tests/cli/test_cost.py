@@ -5,7 +5,7 @@ import json
 import pytest
 
 from infer.cli import run
-from infer.core.options import Options, Shape
+from infer.core.options import MOST_TOKENS, Options, Shape
 from infer.core.search import Search
 from infer.core.solution import Solution
 from infer.core.strategy import Strategy
@@ -29,7 +29,9 @@ def decoded(capsys: pytest.CaptureFixture[str], *arguments: str) -> int:
         ("-s best-of-n -o level=step --n 8", 8),
         ("-s self-consistency --n 5", 5),
         ("-s particle-filter --n 3", 3),
+        ("-s best-of-n -o n=8", 8),
         ("-s beam --n 8", 8),
+        ("-s beam -o n=8", 8),
         ("-s dvts --n 8 --branches 2", 8),
     ],
 )
@@ -117,3 +119,10 @@ def test_a_strategy_of_another_package_declares_its_own(
     assert decoded(capsys, "-s", "mine", "-o", "pairs=5") == 1000
     assert run(["cost", "-s", "mine", "--branches", "2"]) == 2
     assert "--branches 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--prompt"])
+def test_more_tokens_than_any_model_reads(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cost", option, str(MOST_TOKENS)]) == 0
+    assert run(["cost", option, str(MOST_TOKENS + 1)]) == 2
+    assert f"up to {MOST_TOKENS:,}" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 
 from infer.cost.config import read_spec
 from infer.cost.families import FAMILIES
+from infer.cost.model import ModelSpec
 from infer.errors import UserError
 from tests.cost.census import SMALL, VARIANTS, build, count, small
 
@@ -128,8 +129,8 @@ def test_the_census_is_up_to_date() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for path, text in module.made().items():
-        assert path.read_text() == text, f"{path.name}: run scripts/model_types.py --write"
+    for path, made in module.FILES.items():
+        assert path.read_text() == made(), f"{path.name}: run scripts/model_types.py --write"
     assert len(KINDS) >= 100
 
 
@@ -150,7 +151,13 @@ def test_language_models_within_others(config: str, text: str) -> None:
     inner["head_dim"] = 12
     whole = {"model_type": config, "text_config": inner, "vision_config": {"hidden_size": 9}}
     assert read_spec(whole).params == read_spec(inner).params
-    tied, untied = read_spec({**whole, "tie_word_embeddings": True}), read_spec({**whole, "tie_word_embeddings": False})
+
+    def tie(yes: bool) -> ModelSpec:
+        return read_spec(
+            {**whole, "tie_word_embeddings": yes, "text_config": {**inner, "tie_word_embeddings": not yes}}
+        )
+
+    tied, untied = tie(True), tie(False)
     assert untied.params - tied.params == SMALL["vocab_size"] * SMALL["hidden_size"]
 
 

@@ -41,37 +41,21 @@ MOE = read_spec(
     {"model_type": "qwen3_moe", **TINY, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
 )
 STREAMS = replace(DENSE, streams=3, prefix=4)
-LATENT = read_spec(
-    {
-        "model_type": "deepseek_v3",
-        **TINY,
-        "kv_lora_rank": 6,
-        "qk_nope_head_dim": 4,
-        "qk_rope_head_dim": 2,
-        "v_head_dim": 4,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 1,
-        "moe_intermediate_size": 8,
-        "first_k_dense_replace": 1,
-    }
-)
+DEEPSEEK = {
+    **TINY,
+    "kv_lora_rank": 6,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 2,
+    "v_head_dim": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+}
+LATENT = read_spec({"model_type": "deepseek_v3", **DEEPSEEK})
 INDEXED = read_spec(
-    {
-        "model_type": "deepseek_v32",
-        **TINY,
-        "q_lora_rank": 8,
-        "kv_lora_rank": 6,
-        "qk_nope_head_dim": 4,
-        "qk_rope_head_dim": 2,
-        "v_head_dim": 4,
-        "index_n_heads": 2,
-        "index_head_dim": 6,
-        "index_topk": 5,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 1,
-        "moe_intermediate_size": 8,
-        "first_k_dense_replace": 1,
-    }
+    {"model_type": "deepseek_v32", **DEEPSEEK}
+    | {"q_lora_rank": 8, "index_n_heads": 2, "index_head_dim": 6, "index_topk": 5}
 )
 CHUNKED = read_spec(
     {

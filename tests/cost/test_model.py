@@ -1,10 +1,12 @@
 """Parameters counted from a config equal those of the model that transformers builds from it, and published totals."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from infer.cost.attention import TopK
 from infer.cost.config import PUBLIC, read_spec
 from infer.cost.model import Attention, Experts, LatentAttention, Weights
 from infer.errors import UserError
@@ -31,46 +33,28 @@ def test_published_totals(name: str, total: int) -> None:
     assert read_spec(PUBLIC[name]).params == total
 
 
+def sizes(kind: str, hidden: int, layers: int, **others: int) -> dict[str, Any]:
+    return {"model_type": kind, "hidden_size": hidden, "num_hidden_layers": layers, **others}
+
+
+PYTHIA = sizes("gpt_neox", 2048, 24, intermediate_size=8192, num_attention_heads=16, vocab_size=50304)
+PHI_2 = sizes("phi", 2560, 32, intermediate_size=10240, num_attention_heads=32)
+
+
 @pytest.mark.parametrize(
     ("config", "total"),
     [
         # exact counts of well-known checkpoints that have biases, plain MLPs, embeddings of positions, ...
         ({"model_type": "gpt2", "n_embd": 768, "n_layer": 12}, 124_439_808),
         ({"model_type": "gptj", "n_embd": 4096, "n_layer": 28}, 6_050_882_784),
-        ({"model_type": "gpt_neox", "hidden_size": 6144, "num_hidden_layers": 44, "vocab_size": 50432}, 20_554_567_680),
-        (
-            {
-                "model_type": "gpt_neox",  # EleutherAI/pythia-1.4b
-                "hidden_size": 2048,
-                "intermediate_size": 8192,
-                "num_attention_heads": 16,
-                "num_hidden_layers": 24,
-                "vocab_size": 50304,
-            },
-            1_414_647_808,
-        ),
-        ({"model_type": "opt", "hidden_size": 768, "num_hidden_layers": 12}, 125_239_296),
+        (sizes("gpt_neox", 6144, 44, vocab_size=50432), 20_554_567_680),
+        (PYTHIA, 1_414_647_808),  # EleutherAI/pythia-1.4b
+        (sizes("opt", 768, 12), 125_239_296),
         ({"model_type": "bloom", "hidden_size": 1024, "n_layer": 24, "n_head": 16}, 559_214_592),
-        (
-            {
-                "model_type": "phi",  # microsoft/phi-2
-                "hidden_size": 2560,
-                "intermediate_size": 10240,
-                "num_attention_heads": 32,
-                "num_hidden_layers": 32,
-            },
-            2_779_683_840,
-        ),
-        ({"model_type": "starcoder2", "hidden_size": 3072, "num_hidden_layers": 30}, 3_030_371_328),
-        ({"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36}, 116_829_156_672),
-        (
-            {
-                "model_type": "mamba",  # state-spaces/mamba-130m-hf
-                "hidden_size": 768,
-                "num_hidden_layers": 24,
-            },
-            129_135_360,
-        ),
+        (PHI_2, 2_779_683_840),  # microsoft/phi-2
+        (sizes("starcoder2", 3072, 30), 3_030_371_328),
+        (sizes("gpt_oss", 2880, 36), 116_829_156_672),
+        (sizes("mamba", 768, 24), 129_135_360),  # state-spaces/mamba-130m-hf
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
 )
@@ -184,6 +168,12 @@ def test_bad_configs(config: dict[str, Any], message: str) -> None:
         read_spec(whole)
 
 
+def of_8_bits(kind: str) -> dict[str, Any]:
+    """Weights and inputs of 8 bits, as compressed-tensors has them."""
+    group = {"weights": {"num_bits": 8, "type": kind}, "input_activations": {"num_bits": 8}}
+    return {"quant_method": "compressed-tensors", "config_groups": {"g": group}}
+
+
 @pytest.mark.parametrize(
     ("how", "weight_bytes", "expert_bytes", "products"),
     [
@@ -196,28 +186,8 @@ def test_bad_configs(config: dict[str, Any], message: str) -> None:
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, 1, None, "float8"),
         ({"quant_method": "mxfp4"}, 2, 4.25 / 8, None),
         ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}}, 0.5, None, None),
-        (
-            {
-                "quant_method": "compressed-tensors",
-                "config_groups": {
-                    "g": {"weights": {"num_bits": 8, "type": "float"}, "input_activations": {"num_bits": 8}}
-                },
-            },
-            1,
-            None,
-            "float8",
-        ),
-        (
-            {
-                "quant_method": "compressed-tensors",
-                "config_groups": {
-                    "g": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": {"num_bits": 8}}
-                },
-            },
-            1,
-            None,
-            "int8",
-        ),
+        (of_8_bits("float"), 1, None, "float8"),
+        (of_8_bits("int"), 1, None, "int8"),
     ],
     ids=lambda value: value.get("quant_method") if isinstance(value, dict) else "",
 )
@@ -235,7 +205,7 @@ def test_quantized(how: dict[str, Any], weight_bytes: float, expert_bytes: float
 
 def test_gpt_oss_on_disk() -> None:
     """The model card: 20.9 billion parameters, 3.61 active without the embedding; a checkpoint of 12.8 GiB."""
-    config = {"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 24, "num_local_experts": 32}
+    config = sizes("gpt_oss", 2880, 24, num_local_experts=32)
     spec = read_spec({**config, "quantization_config": {"quant_method": "mxfp4"}})
     assert spec.params == 20_914_757_184
     assert (spec.active_params - spec.embedding_params) / 1e9 == pytest.approx(3.61, abs=0.005)
@@ -330,6 +300,14 @@ def test_process_reward_model_head() -> None:
     language_model = read_spec({**PUBLIC["Qwen/Qwen2.5-Math-PRM-7B"], "architectures": ["Qwen2ForCausalLM"]})
     assert language_model.params == 7_615_616_512  # Qwen2.5-7B
     assert spec.params == language_model.params - 152064 * hidden + spec.head.params
+
+
+def test_specs_are_found_again() -> None:
+    """Equal specs have equal hashes, so that costs of one are found by the other; any difference makes them unequal."""
+    spec, again = (read_spec(PUBLIC["Qwen/Qwen3-8B"]) for _ in range(2))
+    assert (again, hash(again)) == (spec, hash(spec))
+    others = [read_spec(PUBLIC["Qwen/Qwen3-8B"], kv_dtype="float8"), replace(spec, decode=TopK(8))]
+    assert len({spec, again, *others}) == 3
 
 
 def test_kinds_of_attention() -> None:

@@ -141,6 +141,9 @@ def test_estimate_of_a_verifier_that_scores_each_step() -> None:
     assert steps.bytes == pytest.approx(51 * read, rel=0.02)
     assert steps.flops == pytest.approx(whole.flops, rel=0.02)  # as many pairs; more scores
     assert scored(2000) == whole
+    # a last step of 500 tokens goes on where the first has ended
+    passes = prefill_cost(prm, 256), prefill_cost(prm, 1500, 256), prefill_cost(prm, 500, 1756)
+    assert scored(1500).flops == pytest.approx(sum(cost.flops for cost in passes))
     # 51 steps of 39 tokens, and a last one of 11
     assert scored(39).bytes == pytest.approx(53 * read, rel=0.02)
     assert estimate(SPEC, H100, samples=1, tokens=0, step=40, verifier=prm).rows[2].tokens == 256
