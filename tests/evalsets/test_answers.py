@@ -116,7 +116,7 @@ def test_extract(text: str, answer: str | None) -> None:
     ],
 )
 def test_extract_takes_no_square_of_the_length(repeated: str, begin: str, answer: str | None) -> None:
-    """A model that repeats itself until its limit: if each opening searched to the end, the event loop would stand still for minutes."""
+    """A model may repeat itself until its limit. If each opening searched to the end, the event loop would stop."""
     assert extract(begin + repeated * (200_000 // len(repeated))) == answer
 
 
