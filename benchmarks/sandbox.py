@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
 from pathlib import Path
@@ -109,8 +108,9 @@ async def human_eval(clone: Path, rows: list[dict[str, Any]], found: list[Proble
         assert all(verdict.right for verdict in verdicts)
         start = time.perf_counter()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            check: Callable[[Any], Any] = lambda row: execution.check_correctness(row, row["canonical_solution"], 5.0)  # noqa: E731
-            assert all(said["passed"] for said in pool.map(check, rows))
+            programs = [row["canonical_solution"] for row in rows]
+            found_right = pool.map(execution.check_correctness, rows, programs, [5.0] * len(rows))
+            assert all(verdict["passed"] for verdict in found_right)
         theirs.append(len(rows) / (time.perf_counter() - start))
     print(f"HumanEval's programs    {_spread(ours)} a second, the start of the sandbox included")
     print(f"... its own executor    {_spread(theirs)} a second")

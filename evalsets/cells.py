@@ -7,7 +7,7 @@ from infer.core.problem import HALVES
 
 
 class RowError(Exception):
-    """What is wrong with a row, and the fix. Its place is added where it is caught."""
+    """A mistake in a row: the message names it and the fix. Whoever catches it adds the row's place."""
 
 
 def empty(value: Any) -> bool:

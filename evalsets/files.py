@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from infer.core.problem import Problem
-from infer.errors import UserError
+from infer.errors import UserError, first_line
 from infer.evalsets.base import EvalSet
 from infer.evalsets.rows import Columns, Read, Row, check, problems
 
@@ -60,7 +60,7 @@ def rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         yield from read(path)
     except (EOFError, zlib.error) as error:
-        raise UserError(f"{path} is cut off or damaged ({_first_line(error)}): compress it again") from None
+        raise UserError(f"{path} is cut off or damaged ({first_line(error)}): compress it again") from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
 
@@ -88,7 +88,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
             except UnicodeDecodeError:
                 raise UserError(f"{path}, line {number}: not UTF-8 text") from None
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not JSON ({_first_line(error)})") from None
+                raise UserError(f"{path}, line {number}: not JSON ({first_line(error)})") from None
             yield _object(row, path, f"line {number}")
 
 
@@ -102,7 +102,7 @@ def _json(path: Path) -> Iterator[tuple[str, Row]]:
         hint = "; one object a line? name the file .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}{hint})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({_first_line(error)})") from None
+        raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(items, list):
         raise UserError(f"{path}: a JSON file must be one list of objects, this is {_name(items)}")
     for number, item in enumerate(items, 1):
@@ -148,7 +148,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
                     number += 1
                     yield f"row {number}", row
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a Parquet file ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a Parquet file ({first_line(error)})") from None
 
 
 def _object(value: Any, path: Path, place: str) -> tuple[str, Row]:
@@ -160,7 +160,3 @@ def _object(value: Any, path: Path, place: str) -> tuple[str, Row]:
 def _name(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infer.core.problem import Problem
-from infer.errors import UserError
+from infer.errors import UserError, first_line
 from infer.evalsets import files
 from infer.evalsets.base import EvalSet
 from infer.evalsets.rows import Columns, Read, Row, check, problems
@@ -33,7 +33,7 @@ def pinned(name: str, repo: str, revision: str, file: str, read: Read | None = N
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"{name} can't be loaded from the Hugging Face hub ({_first_line(error)}); {LOCAL_COPY}"
+            f"{name} can't be loaded from the Hugging Face hub ({first_line(error)}); {LOCAL_COPY}"
         ) from error
 
     def load() -> Iterator[Problem]:
@@ -95,8 +95,4 @@ def _table(id: str, revision: str | None, config: str | None, split: str | None)
             f"{id} is neither a file nor in the local cache, and the Hugging Face hub can't be reached; {LOCAL_COPY}"
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{id} can't be loaded from the Hugging Face hub: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{id} can't be loaded from the Hugging Face hub: {first_line(error)}") from error

@@ -17,6 +17,7 @@ from infer.evalsets import choices
 from infer.evalsets.cells import RowError, empty, kind_of, text_of, whole
 from infer.evalsets.chats import Chat, read_chat
 from infer.evalsets.choices import Choices, choices_of
+from infer.evalsets.graders.extraction import boxes
 
 logger = logging.getLogger(__name__)
 
@@ -180,19 +181,11 @@ def _value(row: Row, known: Mapping[str, str], given: str | None, usual: Iterabl
 
 
 def _final(text: str) -> str | None:
-    r"""The text after `####` in the last line, else in the last closed `\boxed{}`; None: there is neither."""
+    r"""The text after `####` in the last line, else in the last `\boxed{}` with an answer; None: there is neither."""
     last = text.strip().rpartition("\n")[2]
     if last.startswith("####"):
         return last.removeprefix("####").strip() or None
-    start = len(text)
-    while (start := text.rfind("\\boxed{", 0, start)) >= 0:
-        depth = 0
-        for end in range(start, len(text)):
-            if text[end] in "{}" and text[end - 1] != "\\":
-                depth += 1 if text[end] == "{" else -1
-                if depth == 0:
-                    return text[start + len("\\boxed{") : end].strip() or None
-    return None
+    return next((content for content in boxes(text) if content), None)
 
 
 def _list(row: Row) -> str:

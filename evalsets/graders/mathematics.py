@@ -38,7 +38,7 @@ CACHED_VERDICTS = 65_536
 # Longer answers are degenerate completions: parsing each would take the whole time limit. No reference is longer.
 MAX_CHARS = 1_000
 
-_NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
+_NUMBER = re.compile(r"(?=[+-]?\.?[0-9])([+-]?)0*+([0-9]*)(?:\.([0-9]*))?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 

@@ -131,7 +131,7 @@ def _curve(equation: Any) -> Any:
     try:
         top = fraction(together(difference.doit()))[0]
         return Poly(top, *sorted(top.free_symbols, key=str)).sqf_part().monic()
-    except Exception:
+    except Exception:  # sympy fails in many ways on what is no polynomial
         return None
 
 
@@ -225,7 +225,7 @@ def _number(expression: Any, point: dict[Any, Any]) -> Any:
         # one bit of precision: all digits cancelled
         with mpmath.workdps(DIGITS):
             number = mpmath.mpc(*(0 if part._prec == 1 else part._to_mpmath(200) for part in parts))
-    except Exception:
+    except Exception:  # sympy fails in many ways where there is no value
         return None
     return number if mpmath.isfinite(number) else None
 
@@ -235,7 +235,7 @@ def _close_to_zero(difference: Any) -> bool:
     try:
         parts = difference.evalf(15, maxn=1000).as_real_imag()
         return all(part == 0 or part._prec == 1 for part in parts)
-    except Exception:
+    except Exception:  # sympy fails in many ways on what it can't evaluate
         return True
 
 

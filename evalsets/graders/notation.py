@@ -7,6 +7,7 @@ as_latex("3e5")      # 300000
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 
 Rewriting = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
@@ -64,11 +65,12 @@ _TRIGONOMETRIC = r"\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?"
 _DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})"
 
 
+@lru_cache(maxsize=65_536)  # each answer of a problem is compared with many others
 def as_latex(answer: str) -> str:
     """The answer in notation that math-verify reads. Formulas may be joined by "or" and "and"."""
     text = _SIGN.sub(lambda sign: _SIGNS[sign[0]], re.sub(r"\s+", " ", answer))
     if len(_DOLLAR.findall(text)) % 2 == 0:  # else it may be one of money
-        text = _DOLLAR.sub("", text)
+        text = re.sub(r"\s+", " ", _DOLLAR.sub("", text))
     words = re.sub(r"\s+", " ", TEXT.sub(r"\1", text).strip(" .$").lower())
     if _NOTHING.fullmatch(words):
         return r"\emptyset"
@@ -154,7 +156,7 @@ _REWRITINGS: list[Rewriting] = [
         _repeating,
     ),
     (re.compile(rf"{_OPEN}(\d{{1,9}})(?:{_FRACTION})"), _mixed),
-    (re.compile(rf"{_OPEN}(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{{1,3}}(?![\w.{{])"), _scientific),
+    (re.compile(rf"{_OPEN}(?:\d++(?:\.\d*+)?|\.\d++)[eE][+-]?\d{{1,3}}(?![\w.{{])"), _scientific),
     (
         re.compile(
             rf"{_OPEN}({_NUMBER})\s*(\\text\{{\s*)?({'|'.join(_POWERS_OF_TEN)}|dozen)s?(?![a-zA-Z])(\s*\}})?",
@@ -167,7 +169,7 @@ _REWRITINGS: list[Rewriting] = [
         re.compile(rf"({_TRIGONOMETRIC})\s*(?:\(\s*{_DEGREES}\s*\)|\{{\s*{_DEGREES}\s*\}}|{_DEGREES})"),
         lambda angle: rf"{angle[1]}(\frac{{{angle[2] or angle[3] or angle[4]}\pi}}{{180}})",
     ),
-    (re.compile(r"\s*[\d.]+(?:\s*:\s*[\d.]+){2,}\s*"), _ratio),
+    (re.compile(r"\s*(?<![\d.])[\d.]++(?:\s*:\s*[\d.]++){2,}\s*"), _ratio),
     (re.compile(r"^\s*([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])\s*$"), _bracketed),
     # {x | x > 0}
     (re.compile(r"^\s*\\\{\s*([a-z])(?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\\vert|\||:)\s*(.*\1.*)\\\}\s*$"), r"\2"),

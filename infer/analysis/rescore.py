@@ -56,11 +56,14 @@ async def rescore_run(
     """Writes a run with the solutions of another one judged again (see `rescore`). Returns how many it added.
 
     `prm` names the verifier in the new run's record; `pricing` is by default that of the run. `problems` by their ids
-    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. `failed`
-    is told of each problem that a server failed, which stays out of the new run (default: the first ends it). Arguments
+    are by default those of the run's evaluation set, which is read where the verifier or the grader needs it. Arguments
     left out keep the run's own values, also those of an earlier judging. A new run that was cut off goes on where it
-    stopped. Lines that are no solutions go to `on_bad`, if it is given, and are left out. Raises UserError, before
-    there is a new run, where the old one can't be read or has nothing to choose by.
+    stopped.
+
+    A problem on which a server failed stays out of the new run and goes to `failed`; without `failed`, the first such
+    problem raises ServerFailed. Lines that are no solutions stay out too and go to `on_bad`; without it, the first
+    raises BadLine. Raises UserError, before there is a new run, where the old one can't be read or has nothing to
+    choose by.
     """
     record = load_record(run)
     config, facts = record["config"], {**record["facts"][-1]}

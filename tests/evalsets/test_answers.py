@@ -104,6 +104,23 @@ def test_extract(text: str, answer: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("repeated", "begin", "answer"),
+    [
+        (r"\boxed{", "", None),
+        (r"\boxed{1", "", None),
+        ("answer is \\(\n", "", None),
+        ("final answer\n\\[\n\n", "", None),
+        (r"\[", "final answer\n", None),
+        (r"\$", "final answer\n", None),
+        (r"\boxed{5}", r"\boxed{", "5"),
+    ],
+)
+def test_extract_takes_no_square_of_the_length(repeated: str, begin: str, answer: str | None) -> None:
+    """A model may repeat itself until its limit. If each opening searched to the end, the event loop would stop."""
+    assert extract(begin + repeated * (200_000 // len(repeated))) == answer
+
+
+@pytest.mark.parametrize(
     ("written", "normal"),
     [
         ("$5$", "5"),
@@ -133,6 +150,11 @@ def test_extract(text: str, answer: str | None) -> None:
 )
 def test_normalize(written: str, normal: str) -> None:
     assert normalize(written) == normal
+
+
+@pytest.mark.parametrize("answer", ["0" * 200_000 + "!", "0" * 200_000 + "."])
+def test_normalize_takes_no_square_of_the_length(answer: str) -> None:
+    assert normalize(answer) == (answer if answer.endswith("!") else "0")
 
 
 EQUAL = r"""

@@ -233,84 +233,6 @@ def test_halves_of_characters_are_replaced_and_said_once(tmp_path: Path, caplog:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("set.jsonl.gz", b"not packed", "set.jsonl.gz can't be read: Not a gzipped file"),
-        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n', mtime=0)[:-9], "set.jsonl.gz is cut off or damaged ("),
-        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n{"problem"\n', mtime=0), "set.jsonl.gz, line 2: not JSON ("),
-        ("set.parquet.gz", gzip.compress(b"PAR1", mtime=0), "unknown kind of file '.gz'"),
-        (
-            "set.tsv",
-            b"problem\tanswer\na\t1\t2\n",
-            "set.tsv, line 2: more fields than the header has; quote fields with tabs",
-        ),
-        ("set.csv", b"problem;answer\na;1;2\n", "quote fields with semicolons"),
-        ("set.jsonl", b'{"messages": []}', "line 1: the problem's text is empty"),
-        ("set.jsonl", b'{"messages": [{"role": "system", "content": "x"}]}', "none of the 1 messages is the user's"),
-        (
-            "set.jsonl",
-            b'{"messages": [{"role": "tool", "content": "x"}]}',
-            "message 1 has the role 'tool'; known: system,",
-        ),
-        ("set.jsonl", b'{"messages": [{"role": "user"}]}', "the content of message 1 is None, not text"),
-        (
-            "set.jsonl",
-            b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
-            "a part of the kind 'image_url'",
-        ),
-        ("set.jsonl", b'{"messages": [{"role": "user", "content": "a"}, 5]}', "message 2 is 5, not like"),
-        (
-            "set.jsonl",
-            json.dumps({"messages": [ASKED, REPLY, REPLY]}).encode(),
-            "more than one reply",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["x", "y"], "answer": 2}',
-            "the answer '2' is none of the 2 choices",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["x", "y"], "answer": "C"}',
-            "give a letter (A to B), an index (0 to 1)",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["x", "x"], "answer": "x"}',
-            "the answer 'x' is several of the 2 choices",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["1", "2"], "answer": "1"}',
-            "is a choice and the index of another",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["x"], "answer": "A"}',
-            "'choices' has 1 choices: there must be 2 to 26",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": "x, y", "answer": "A"}',
-            "the choices in 'choices' are 'x, y', not a list",
-        ),
-        (
-            "set.jsonl",
-            b'{"problem": "a", "choices": ["x", ["y"]], "answer": "A"}',
-            "has a choice that is a list of 1, not text",
-        ),
-        ("set.jsonl", b'{"problem": "a", "choices": {"text": ["x", "y"], "label": ["A"]}}', "2 choices and 1 labels"),
-        ("set.csv", b'problem,choices,answer\na,"[x, y]",A\n', "the choices '[x, y]' are not JSON"),
-    ],
-)
-def test_an_error_in_a_row_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    text = message(tmp_path / name)
-    assert text.startswith(str(tmp_path / name))
-    assert expected in text
-
-
-@pytest.mark.parametrize(
     ("row", "prompt", "answer"),
     [
         ({"question": "q", "target": "1"}, "q", "1"),
@@ -396,6 +318,72 @@ def test_byte_order_mark_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
             b"What is 1+1?",
             "set.txt: unknown kind of file '.txt'; known: .jsonl, .json, .csv, .tsv, .parquet",
         ),
+        ("set.jsonl.gz", b"not packed", "set.jsonl.gz can't be read: Not a gzipped file"),
+        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n', mtime=0)[:-9], "set.jsonl.gz is cut off or damaged ("),
+        ("set.jsonl.gz", gzip.compress(b'{"problem": "a"}\n{"problem"\n', mtime=0), "set.jsonl.gz, line 2: not JSON ("),
+        ("set.parquet.gz", gzip.compress(b"PAR1", mtime=0), "unknown kind of file '.gz'"),
+        (
+            "set.tsv",
+            b"problem\tanswer\na\t1\t2\n",
+            "set.tsv, line 2: more fields than the header has; quote fields with tabs",
+        ),
+        ("set.csv", b"problem;answer\na;1;2\n", "quote fields with semicolons"),
+        ("set.jsonl", b'{"messages": []}', "line 1: the problem's text is empty"),
+        ("set.jsonl", b'{"messages": [{"role": "system", "content": "x"}]}', "none of the 1 messages is the user's"),
+        (
+            "set.jsonl",
+            b'{"messages": [{"role": "tool", "content": "x"}]}',
+            "message 1 has the role 'tool'; known: system,",
+        ),
+        ("set.jsonl", b'{"messages": [{"role": "user"}]}', "the content of message 1 is None, not text"),
+        (
+            "set.jsonl",
+            b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+            "a part of the kind 'image_url'",
+        ),
+        ("set.jsonl", b'{"messages": [{"role": "user", "content": "a"}, 5]}', "message 2 is 5, not like"),
+        (
+            "set.jsonl",
+            json.dumps({"messages": [ASKED, REPLY, REPLY]}).encode(),
+            "more than one reply",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["x", "y"], "answer": 2}',
+            "the answer '2' is none of the 2 choices",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["x", "y"], "answer": "C"}',
+            "give a letter (A to B), an index (0 to 1)",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["x", "x"], "answer": "x"}',
+            "the answer 'x' is several of the 2 choices",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["1", "2"], "answer": "1"}',
+            "is a choice and the index of another",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["x"], "answer": "A"}',
+            "'choices' has 1 choices: there must be 2 to 26",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": "x, y", "answer": "A"}',
+            "the choices in 'choices' are 'x, y', not a list",
+        ),
+        (
+            "set.jsonl",
+            b'{"problem": "a", "choices": ["x", ["y"]], "answer": "A"}',
+            "has a choice that is a list of 1, not text",
+        ),
+        ("set.jsonl", b'{"problem": "a", "choices": {"text": ["x", "y"], "label": ["A"]}}', "2 choices and 1 labels"),
+        ("set.csv", b'problem,choices,answer\na,"[x, y]",A\n', "the choices '[x, y]' are not JSON"),
     ],
 )
 def test_an_error_in_a_file_is_one_line(tmp_path: Path, name: str, content: bytes, expected: str) -> None:

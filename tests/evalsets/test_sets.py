@@ -213,7 +213,7 @@ def test_the_split_is_test_else_validation_else_train(hub: SimpleNamespace) -> N
 def test_hub_mistakes_are_one_line(hub: SimpleNamespace) -> None:
     assert "row 1: no column 'nix'" in message("owner/name", answer_column="nix")
     hub.error = ValueError("Config name is missing.\nPlease pick one")
-    assert message("owner/name") == "owner/name can't be loaded from the Hugging Face hub: Config name is missing."
+    assert message("owner/name") == "owner/name can't be loaded from the Hugging Face hub: Config name is missing"
 
 
 def test_another_revision_out_of_the_cache_is_refused(hub: SimpleNamespace) -> None:
