@@ -13,11 +13,10 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, Validation
 
 from infer.core.problem import Problem
 from infer.core.records import reason_of
-from infer.errors import UserError
 from infer.evalsets import files, hub
 from infer.evalsets.base import EvalSet, Template
 from infer.evalsets.graders.programs import HiddenTests, Programs
-from infer.evalsets.rows import Columns, Row
+from infer.evalsets.rows import Columns, Row, RowError, made
 
 COMPLETE = Template(
     "Complete this Python function. Answer with the whole function and its imports, in one ```python block.\n\n"
@@ -81,18 +80,16 @@ def of_file(path: Path) -> EvalSet | None:
 
 def problems(format: Format, rows: Iterable[tuple[str, Row]], where: str) -> Iterator[Problem]:
     """Yields a problem for each row. Raises `UserError` for a row that does not fit, with its place and the reason."""
-    seen = set()
-    for place, row in rows:
+
+    def make(_: int, row: Row) -> Problem:
         try:
-            problem = format.model_validate(row).problem(where)
+            return format.model_validate(row).problem(where)
         except ValidationError as error:
-            raise UserError(f"{where}, {place}: {reason_of(error.errors()[0])}") from None
+            raise RowError(reason_of(error.errors()[0])) from None
         except SyntaxError as error:
-            raise UserError(f"{where}, {place}: a test is no Python: {error.msg}") from None
-        if problem.id in seen:
-            raise UserError(f"{where}, {place}: id {problem.id!r} occurs twice; ids must be unique")
-        seen.add(problem.id)
-        yield problem
+            raise RowError(f"a test is no Python: {error.msg}") from None
+
+    return made(rows, make, where=where, fix="each task_id must be unique")
 
 
 def _called(test: str) -> str:

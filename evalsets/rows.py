@@ -70,19 +70,28 @@ def problems(rows: Iterable[tuple[str, Row]], *, where: str, stem: str, columns:
     Raises `UserError` for a missing column, an empty problem, a value that is not text, or an id that occurs twice. It
     names `where`, the place and the fix.
     """
+    fix = "ids must be unique: name the right column with --id-column"
+    return made(rows, lambda number, row: _problem(row, columns, f"{stem}-{number:04d}", where), where=where, fix=fix)
+
+
+def made(
+    rows: Iterable[tuple[str, Row]], make: Callable[[int, Row], Problem], *, where: str, fix: str
+) -> Iterator[Problem]:
+    """Yields the problem that `make` makes of each row and its number from 1 on.
+
+    Raises `UserError`, with `where` and the place, for a row of which it raises `RowError`, and for an id that occurs
+    twice, with the `fix`.
+    """
     # hashes take less memory than ids (64 bits: a false alarm among ten million has probability 3e-6)
     seen: dict[int, int] = {}
     for number, (place, row) in enumerate(rows, 1):
         try:
-            problem = _problem(row, columns, f"{stem}-{number:04d}", where)
+            problem = make(number, row)
         except RowError as error:
             raise UserError(f"{where}, {place}: {error}") from None
         first = seen.setdefault(hash(problem.id), number)
         if first != number:
-            raise UserError(
-                f"{where}, {place}: id {problem.id!r} occurs twice (also in problem {first}); "
-                "ids must be unique: name the right column with --id-column"
-            )
+            raise UserError(f"{where}, {place}: id {problem.id!r} occurs twice (also in problem {first}); {fix}")
         yield problem
 
 
