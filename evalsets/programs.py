@@ -15,8 +15,9 @@ from infer.core.problem import Problem
 from infer.core.records import reason_of
 from infer.evalsets import files, hub
 from infer.evalsets.base import EvalSet, Template
+from infer.evalsets.cells import RowError
 from infer.evalsets.graders.programs import HiddenTests, Programs
-from infer.evalsets.rows import Columns, Row, RowError, made
+from infer.evalsets.rows import Columns, Row, made
 
 COMPLETE = Template(
     "Complete this Python function. Answer with the whole function and its imports, in one ```python block.\n\n"
