@@ -53,8 +53,11 @@ async def tested(search: Search, samples: Sequence[Node], tests: Sequence[str], 
     further evidence. Raises BudgetSpent where the executions are not covered.
     """
     pool = [node for node in samples if node.finished] or list(samples)
-    programs = {search.answer(node): node for node in reversed(pool) if search.answer(node) is not None}
-    nodes = list(reversed(programs.values()))
+    first: dict[str, Node] = {}
+    for node in pool:
+        if (program := search.answer(node)) is not None:
+            first.setdefault(program, node)
+    nodes = list(first.values())
     if not nodes:
         return pool[0] if pool else None
     passes = np.array(await search.passes(nodes, tests), dtype=bool).reshape(len(nodes), len(tests))
